@@ -1,0 +1,110 @@
+//! Keys and values of the maps.
+
+use crate::Address;
+
+/// The bits of a [`Destination`] that are its port.
+pub const DESTINATION_PORT_BITS: u32 = 16;
+/// The bits of a [`Destination`] that are its address; an IPv4 prefix counts from 96.
+pub const DESTINATION_ADDRESS_BITS: u32 = 128;
+
+/// The trie's key: "this port anywhere" is its first 16 bits, "this port at that address" all 144.
+#[repr(C, packed)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Network byte order.
+    pub port: u16,
+    /// Network byte order.
+    pub address: Address,
+}
+
+/// A connection as both of its ends know it: it comes from this address and port of that namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The namespace's cookie (`SO_NETNS_COOKIE`).
+    pub namespace: u64,
+    /// The client's address, network byte order.
+    pub address: Address,
+    /// The client's port, **host** byte order.
+    pub port: u32,
+    /// Always 0: makes the padding explicit.
+    pub reserved: u32,
+}
+
+/// Where a connection was going before it was turned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Network byte order.
+    pub address: Address,
+    /// Network byte order, in the low 16 bits: as `bpf_sock_addr::user_port`.
+    pub port: u32,
+    /// The client's initial sequence number, host byte order; 0 until the connection is established. The acceptor
+    /// compares it with the SYN it has kept: an entry of another connection from the same port is told apart.
+    pub sequence: u32,
+}
+
+/// A namespace that made a socket and is not enrolled.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// The namespace's cookie.
+    pub namespace: u64,
+    /// The process, as the initial PID namespace numbers it.
+    pub process: u32,
+    /// Always 0: makes the padding explicit.
+    pub reserved: u32,
+}
+
+/// Which listeners an enrolled namespace has: bits of its entry in NAMESPACES.
+pub mod reach {
+    /// 127.0.0.1.
+    pub const V4: u32 = 1;
+    /// ::1; missing where IPv6 is turned off.
+    pub const V6: u32 = 2;
+}
+
+/// What the programs count; the value is the index in COUNTERS.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Connections that were turned to Qbox.
+    Captured = 0,
+    /// Connections that matched, of a namespace that was not enrolled yet: passed, directly.
+    Unenrolled = 1,
+    /// Connections that matched and passed because the kernel gave no memory to remember their destination.
+    NoMemory = 2,
+    /// Namespaces announced to userspace.
+    Announced = 3,
+    /// Announcements that found the ring buffer full.
+    Unannounced = 4,
+}
+
+impl Counter {
+    /// How many there are.
+    pub const COUNT: u32 = 5;
+}
+
+const _: () = {
+    assert!(size_of::<Address>() == 16 && align_of::<Address>() == 4);
+    assert!(size_of::<Destination>() == 18 && align_of::<Destination>() == 1);
+    assert!(size_of::<Flow>() == 32 && align_of::<Flow>() == 8);
+    assert!(size_of::<Origin>() == 24 && align_of::<Origin>() == 4);
+    assert!(size_of::<Newcomer>() == 16 && align_of::<Newcomer>() == 8);
+    assert!(Counter::Unannounced as u32 + 1 == Counter::COUNT);
+};
+
+#[cfg(feature = "user")]
+#[allow(unsafe_code)]
+mod pod {
+    use super::{Destination, Flow, Newcomer, Origin};
+
+    // SAFETY: integers only, `repr(C)`, no padding (the sizes asserted above are the sums of the fields'), 'static.
+    unsafe impl aya::Pod for Destination {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Origin {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Newcomer {}
+}

@@ -1,0 +1,104 @@
+//! Whether a connection is turned, and what a turned socket says of its peer. Shared by IPv4 and IPv6.
+
+use crate::context::{self, TCP, read};
+use crate::maps::{DESTINATIONS, NAMESPACES, ORIGIN, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT, count};
+use crate::newcomer;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_netns_cookie};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::programs::SockAddrContext;
+use aya_log_ebpf::{debug, warn};
+use qbox_common::{
+    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, reach,
+};
+
+/// Whether this connect(2) goes to Qbox; if so, its destination is kept with the socket, and the caller rewrites it.
+///
+/// The order of the questions is that of their cost to a connection that isn't captured.
+#[inline(always)]
+pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
+    if read!(context.sock_addr, protocol) != TCP {
+        return false;
+    }
+    let port = context::user_port(context);
+    let key = Key::new(
+        DESTINATION_PORT_BITS + DESTINATION_ADDRESS_BITS,
+        Destination {
+            port: port as u16,
+            address,
+        },
+    );
+    if DESTINATIONS.get(&key).is_none() || address.is_local() || is_exempt(context) {
+        return false;
+    }
+    // SAFETY: the helper takes the program's own context.
+    let namespace = unsafe { bpf_get_netns_cookie(context.as_ptr()) };
+    // SAFETY: the value is read at once; userspace alone writes it, whole words at a time.
+    let Some(listeners) = (unsafe { NAMESPACES.get(namespace) }).copied() else {
+        count(Counter::Unenrolled);
+        newcomer::announce(namespace);
+        return false;
+    };
+    let needed = if address.is_v4() { reach::V4 } else { reach::V6 };
+    if listeners & needed == 0 {
+        return false;
+    }
+    let mut origin = Origin {
+        address,
+        port,
+        sequence: 0,
+    };
+    // SAFETY: the verifier knows the context's socket; the value lives on this stack for the call.
+    let kept = unsafe { ORIGIN.get_or_insert_ptr_mut(context, Some(&mut origin)) };
+    if kept.is_null() {
+        count(Counter::NoMemory);
+        warn!(
+            context,
+            "no memory to keep a destination: a connection passes uncaptured"
+        );
+        return false;
+    }
+    // A socket that connects a second time has a value already, which the call above leaves as it is.
+    // SAFETY: not null, and the kernel's for as long as the socket lives. One thread connects a socket at a time.
+    unsafe { *kept = origin };
+    count(Counter::Captured);
+    debug!(
+        context,
+        "captured process {} to {:i}:{}",
+        context.tgid(),
+        address.octets(),
+        u16::from_be(port as u16)
+    );
+    true
+}
+
+/// Qbox's own sockets, and those tied to an interface, from which a listener on the loopback can't be reached.
+#[inline(always)]
+fn is_exempt(context: &SockAddrContext) -> bool {
+    let socket = context::socket(context);
+    if read!(socket, mark) == QBOX_MARK.load() {
+        return true;
+    }
+    let own = QBOX_OWN_CGROUP.load();
+    // SAFETY: the helper takes nothing and reads the current task.
+    if own != 0 && unsafe { bpf_get_current_cgroup_id() } == own {
+        return true;
+    }
+    read!(socket, bound_dev_if) != 0
+}
+
+/// The destination that a turned socket asked for; `None` for every other socket. `address` and the context's port are
+/// the peer that the kernel is about to name: only for our listener is there anything to mend.
+#[inline(always)]
+pub(crate) fn asked_for(context: &SockAddrContext, address: Address) -> Option<Origin> {
+    if context::user_port(context) != context::to_user_port(QBOX_PORT.load()) || !address.is_loopback() {
+        return None;
+    }
+    // SAFETY: the verifier knows the context's socket.
+    let kept = unsafe { ORIGIN.get_ptr_mut(context) };
+    if kept.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and the kernel's for as long as the socket lives.
+    Some(unsafe { *kept })
+}

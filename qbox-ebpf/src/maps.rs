@@ -1,0 +1,62 @@
+//! Every map, and the constants that the loader fills in.
+
+use aya_ebpf::Global;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use qbox_common::{
+    Counter, Destination, EVENTS_BYTES, Flow, MAX_ANNOUNCED, MAX_DESTINATIONS, MAX_FLOWS, MAX_NAMESPACES,
+    Origin,
+};
+
+/// For the loader, which asks for it by this name; the programs don't read it. See `qbox_common::names::ABI`.
+#[unsafe(no_mangle)]
+pub(crate) static QBOX_ABI_1: Global<u32> = Global::new(1);
+/// Sockets with this mark are Qbox's own. It is constant over versions: in an upgrade the old programs exempt the new
+/// proxy's sockets too.
+#[unsafe(no_mangle)]
+pub(crate) static QBOX_MARK: Global<u32> = Global::new(0);
+/// Processes of this cgroup are Qbox's own; 0 is none.
+#[unsafe(no_mangle)]
+pub(crate) static QBOX_OWN_CGROUP: Global<u64> = Global::new(0);
+/// The listener's port, host byte order.
+#[unsafe(no_mangle)]
+pub(crate) static QBOX_PORT: Global<u32> = Global::new(0);
+
+/// What a loaded trigger could match. The value means nothing.
+#[map]
+pub(crate) static DESTINATIONS: LpmTrie<Destination, u32> = LpmTrie::with_max_entries(MAX_DESTINATIONS, 0);
+
+/// The enrolled namespaces, by cookie; the value has the bits of [`qbox_common::reach`].
+#[map]
+pub(crate) static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(MAX_NAMESPACES, 0);
+
+/// Destinations on their way from the client's socket to the acceptor. Least recently used go first: a connection that
+/// is never accepted must not hold its entry for ever.
+#[map]
+pub(crate) static FLOWS: LruHashMap<Flow, Origin> = LruHashMap::with_max_entries(MAX_FLOWS, 0);
+
+/// The destination of a turned client socket, for as long as that socket lives.
+#[btf_map]
+pub(crate) static ORIGIN: SkStorage<Origin> = SkStorage::new();
+
+/// So that a namespace is announced once, and not with each of its sockets.
+#[map]
+pub(crate) static ANNOUNCED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_ANNOUNCED, 0);
+
+/// Namespaces announced.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// Adds one. Per CPU, because bpfel has no atomic addition that returns.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(number) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the kernel's pointer to this CPU's own value; a program is not interrupted by another on its CPU
+        // that writes the same counter without the loss of a count being the worst that happens.
+        unsafe { *number = (*number).wrapping_add(1) }
+    }
+}

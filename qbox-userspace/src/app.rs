@@ -1,0 +1,1 @@
+//! Puts the rooms together: the one file that knows every module.

@@ -1,0 +1,143 @@
+//! The config room: files to a checked [`Config`] and checked [`Plan`](crate::saga::Plan)s, or to findings.
+//!
+//! A file is walked whole, so that one run names all that is wrong with it, each with its line, its column, a stable
+//! code and how to mend it. Nothing here knows running state: what comes out is plain data. Errors are [`Report`]s
+//! and lists of [`Diagnostic`]s, never a panic, whatever the bytes.
+
+mod check;
+mod diagnostic;
+mod expressions;
+mod graph;
+mod message;
+mod overlap;
+mod qbox_toml;
+mod reply;
+mod saga_file;
+mod step;
+mod trigger;
+mod units;
+mod url;
+mod walk;
+mod warnings;
+
+pub use check::{check_paths, load};
+pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
+pub use qbox_toml::{Admin, Capture, CaptureMode, Config, Explicit, Limits, Log, LogFormat, Proxy, Upstream};
+
+use crate::saga::{Plan, PlanHash};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use walk::{Sink, Table};
+
+/// All that `qbox run` needs of its files.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// `qbox.toml`.
+    pub config: Config,
+    /// The sagas, by the names of their files.
+    pub plans: Vec<Arc<Plan>>,
+    /// Warnings.
+    pub report: Report,
+}
+
+/// Reads one saga file's text. `name` is what findings call it. The `Vec` of the good case holds warnings.
+///
+/// # Errors
+/// All that is wrong with it, warnings too.
+pub fn load_saga(text: &str, name: &str) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let file = Arc::new(SourceFile {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    });
+    match saga_file::saga(file) {
+        (Some(saga), warnings) => Ok((saga.plan, warnings)),
+        (None, findings) => Err(findings),
+    }
+}
+
+/// The plan's content hash: SHA-256 of its JSON. Two plans with the same hash run alike; a saga names the hash of the
+/// plan that it began under.
+#[must_use]
+pub fn plan_hash(plan: &Plan) -> PlanHash {
+    // A plan holds no map with other keys than strings, so its JSON can always be written.
+    let json = serde_json::to_vec(plan).unwrap_or_else(|_| format!("{plan:?}").into_bytes());
+    PlanHash(Sha256::digest(&json).into())
+}
+
+/// The configuration (`None` if there is an error) and the findings.
+fn read_config(file: Arc<SourceFile>) -> (Option<Config>, Vec<Diagnostic>) {
+    let sink = Sink::new(file);
+    let mut config = None;
+    if let Some(document) = walk::parse(&sink) {
+        let root = Table::new(&sink, document.get_ref(), 0..0, "qbox.toml");
+        config = Some(qbox_toml::config(&sink, &root));
+        root.finish();
+    }
+    let config = config.filter(|_| !sink.has_errors());
+    (config, sink.into_found())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (Option<Config>, Vec<Diagnostic>) {
+        read_config(Arc::new(SourceFile {
+            name: "qbox.toml".to_owned(),
+            text: text.to_owned(),
+        }))
+    }
+
+    #[test]
+    fn the_documented_file_says_the_defaults() {
+        let text = include_str!("../../../config/qbox.toml");
+        let (config, findings) = parse(text);
+        assert_eq!(findings, []);
+        assert_eq!(config, Some(Config::default()));
+        let (empty, _) = parse("");
+        assert_eq!(empty, Some(Config::default()));
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let text = "grase = \"1s\"\ngrace = 5\n[admin]\nlisten = \"localhost:1\"\n[limits]\nhead = \"1MB\"\ndepth = 0\n\
+                    [log]\nlevel = \"x=y=z\"\n";
+        let (config, findings) = parse(text);
+        assert_eq!(config, None);
+        let found: Vec<_> = findings
+            .iter()
+            .map(|d| (d.code, d.line_column().unwrap()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (Code::UnknownKey, (1, 1)),
+                (Code::WrongType, (2, 9)),
+                (Code::Address, (4, 10)),
+                (Code::Size, (6, 8)),
+                (Code::OutOfRange, (7, 9)),
+                (Code::Filter, (9, 9)),
+            ]
+        );
+        let drawn = findings[0].render(false);
+        assert!(
+            drawn.contains("error[QB0005]") && drawn.contains("qbox.toml:1:1"),
+            "{drawn}"
+        );
+        assert!(
+            drawn.contains("grase = ") && drawn.contains("write `grace`"),
+            "{drawn}"
+        );
+    }
+
+    #[test]
+    fn syntax_errors_point_at_their_place() {
+        let (_, findings) = parse("a = 1 2\n");
+        assert!(
+            findings
+                .iter()
+                .all(|d| d.code == Code::Syntax && d.line_column().unwrap().0 == 1)
+        );
+        assert!(!findings.is_empty());
+    }
+}

@@ -1,0 +1,347 @@
+//! `qbox.toml`: how this node's Qbox runs. Every key has a default, so an empty file is a whole configuration;
+//! `config/qbox.toml` documents each. Knows nothing of what a saga file holds.
+
+use super::diagnostic::Code;
+use super::walk::{Node, Sink, Table};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `qbox.toml`, checked, its defaults filled in and its paths made relative to the working directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the saga files are.
+    pub sagas: PathBuf,
+    /// How long a stopping Qbox waits for sagas and connections in flight.
+    pub grace: Duration,
+    /// `[capture]`.
+    pub capture: Capture,
+    /// `[explicit]`.
+    pub explicit: Explicit,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[proxy]`.
+    pub proxy: Proxy,
+    /// `[upstream]`.
+    pub upstream: Upstream,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// `[capture]`: how requests come to Qbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// `mode`.
+    pub mode: CaptureMode,
+    /// The cgroup v2 directory above the pods' own; made if it is missing. The programs are attached here.
+    pub cgroup: PathBuf,
+    /// The port of the listeners inside the pods' namespaces, on their loopback addresses.
+    pub port: u16,
+}
+
+/// `capture.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// The kernel turns the pods' sockets.
+    Ebpf,
+    /// Clients send to a plain listening port, as to an HTTP proxy.
+    Explicit,
+}
+
+/// `[explicit]`: the plain listening port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explicit {
+    /// Its address.
+    pub listen: SocketAddr,
+}
+
+/// `[limits]`. When one is reached the answer is 413 (bodies), 431 (heads), 508 (depth) or 503 with Retry-After.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a trigger's body.
+    pub trigger_body: usize,
+    /// Bytes kept of a response's body; an expression that reads a longer one has no value.
+    pub response_body: usize,
+    /// Bytes of a message's head.
+    pub head: usize,
+    /// Connections open at once, over all pods.
+    pub connections: usize,
+    /// Sagas running or compensating at once.
+    pub sagas_in_flight: usize,
+    /// Idle connections kept for each upstream address.
+    pub upstream_connections: usize,
+    /// How deep sagas nest.
+    pub depth: u8,
+}
+
+/// `[proxy]`: the connections from the pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// How long the first bytes are waited for before a connection is copied blindly.
+    pub detect_timeout: Duration,
+    /// How long a request's head, once begun, may take.
+    pub head_timeout: Duration,
+    /// How long a kept-alive connection may be silent between requests.
+    pub idle_timeout: Duration,
+}
+
+/// `[upstream]`: the connections to the services that sagas call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// A file in the format of hosts(5) that is asked before DNS.
+    pub hosts: Option<PathBuf>,
+    /// How long a connect may take; an attempt's own timeout also holds.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The API and the page.
+    pub listen: SocketAddr,
+    /// The same for this machine's `qbox` commands, as a Unix socket.
+    pub socket: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or tracing's filter: `info`, `qbox=debug,warn`.
+    pub level: String,
+    /// `format`.
+    pub format: LogFormat,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+impl Default for Config {
+    /// What an empty file means (`sagas` beside the working directory).
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            sagas: PathBuf::from("sagas"),
+            grace: 30 * SECOND,
+            capture: Capture {
+                mode: CaptureMode::Ebpf,
+                cgroup: default_cgroup(),
+                port: 15001,
+            },
+            explicit: Explicit {
+                listen: loopback(3001),
+            },
+            limits: Limits {
+                trigger_body: 1 << 20,
+                response_body: 1 << 20,
+                head: 64 << 10,
+                connections: 10_000,
+                sagas_in_flight: 10_000,
+                upstream_connections: 64,
+                depth: 8,
+            },
+            proxy: Proxy {
+                detect_timeout: SECOND,
+                head_timeout: 30 * SECOND,
+                idle_timeout: 300 * SECOND,
+            },
+            upstream: Upstream {
+                hosts: None,
+                connect_timeout: 5 * SECOND,
+                idle_timeout: 60 * SECOND,
+            },
+            admin: Admin {
+                listen: loopback(9901),
+                socket: PathBuf::from("/run/qbox/admin.sock"),
+            },
+            log: Log {
+                level: "info".to_owned(),
+                format: LogFormat::Text,
+            },
+        }
+    }
+}
+
+/// `qbox` under the cgroup v2 root: `/sys/fs/cgroup`, or on a hybrid machine where /proc/mounts says.
+fn default_cgroup() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    cgroup2_root(&mounts)
+        .unwrap_or_else(|| PathBuf::from("/sys/fs/cgroup"))
+        .join("qbox")
+}
+
+/// The first cgroup2 mount of a mounts(5) text; `/sys/fs/cgroup` itself goes first.
+fn cgroup2_root(mounts: &str) -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            // mounts(5) writes a space as \040; no other escape is to be expected here.
+            (kind == "cgroup2").then(|| PathBuf::from(path.replace("\\040", " ")))
+        })
+        .collect();
+    found.sort_by_key(|path| path != Path::new("/sys/fs/cgroup"));
+    found.into_iter().next()
+}
+
+/// Reads the document; mistakes go to the sink, and a default stands in for what is wrong.
+pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
+    let folder = Path::new(&sink.file.name)
+        .parent()
+        .unwrap_or(Path::new(""))
+        .to_owned();
+    let mut config = Config {
+        sagas: folder.join("sagas"),
+        ..Config::default()
+    };
+    set(&mut config.sagas, root.get("sagas"), |n| {
+        Some(folder.join(n.filled()?.value))
+    });
+    set(&mut config.grace, root.get("grace"), |n| {
+        n.duration(Duration::ZERO)
+    });
+    section(root, "capture", |t| {
+        let capture = &mut config.capture;
+        let modes = [("ebpf", CaptureMode::Ebpf), ("explicit", CaptureMode::Explicit)];
+        set(&mut capture.mode, t.get("mode"), |n| n.choice(&modes));
+        set(&mut capture.cgroup, t.get("cgroup"), |n| {
+            Some(PathBuf::from(n.filled()?.value))
+        });
+        set(&mut capture.port, t.get("port"), |n| {
+            u16::try_from(n.integer(1, 65535)?).ok()
+        });
+    });
+    section(root, "explicit", |t| {
+        set(&mut config.explicit.listen, t.get("listen"), |n| {
+            address(sink, &n)
+        })
+    });
+    section(root, "limits", |t| {
+        let limits = &mut config.limits;
+        let bytes = |n: Node<'_>| usize::try_from(n.size(0, GIB)?).ok();
+        let count = |n: Node<'_>| usize::try_from(n.integer(1, 10_000_000)?).ok();
+        set(&mut limits.trigger_body, t.get("trigger_body"), bytes);
+        set(&mut limits.response_body, t.get("response_body"), bytes);
+        set(&mut limits.head, t.get("head"), |n| {
+            usize::try_from(n.size(KIB, 16 * KIB * KIB)?).ok()
+        });
+        set(&mut limits.connections, t.get("connections"), count);
+        set(&mut limits.sagas_in_flight, t.get("sagas_in_flight"), count);
+        set(
+            &mut limits.upstream_connections,
+            t.get("upstream_connections"),
+            count,
+        );
+        set(&mut limits.depth, t.get("depth"), |n| {
+            u8::try_from(n.integer(1, 255)?).ok()
+        });
+    });
+    section(root, "proxy", |t| {
+        let proxy = &mut config.proxy;
+        set(&mut proxy.detect_timeout, t.get("detect_timeout"), |n| {
+            n.duration(MILLISECOND)
+        });
+        set(&mut proxy.head_timeout, t.get("head_timeout"), |n| {
+            n.duration(MILLISECOND)
+        });
+        set(&mut proxy.idle_timeout, t.get("idle_timeout"), |n| {
+            n.duration(MILLISECOND)
+        });
+    });
+    section(root, "upstream", |t| {
+        let upstream = &mut config.upstream;
+        set(&mut upstream.hosts, t.get("hosts"), |n| {
+            Some(Some(folder.join(n.filled()?.value)))
+        });
+        set(&mut upstream.connect_timeout, t.get("connect_timeout"), |n| {
+            n.duration(MILLISECOND)
+        });
+        set(&mut upstream.idle_timeout, t.get("idle_timeout"), |n| {
+            n.duration(MILLISECOND)
+        });
+    });
+    section(root, "admin", |t| {
+        set(&mut config.admin.listen, t.get("listen"), |n| address(sink, &n));
+        set(&mut config.admin.socket, t.get("socket"), |n| {
+            Some(PathBuf::from(n.filled()?.value))
+        });
+    });
+    section(root, "log", |t| {
+        set(&mut config.log.level, t.get("level"), |n| filter(sink, &n));
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        set(&mut config.log.format, t.get("format"), |n| n.choice(&formats));
+    });
+    config
+}
+
+/// Puts what `read` finds into `place`; leaves it where the key is missing or wrong.
+fn set<T>(place: &mut T, node: Option<Node<'_>>, read: impl FnOnce(Node<'_>) -> Option<T>) {
+    if let Some(value) = node.and_then(read) {
+        *place = value;
+    }
+}
+
+/// Reads a `[name]` section and reports its unknown keys.
+fn section(root: &Table<'_>, name: &'static str, read: impl FnOnce(&Table<'_>)) {
+    if let Some(table) = root.get(name).and_then(|node| node.table(format!("[{name}]"))) {
+        read(&table);
+        table.finish();
+    }
+}
+
+fn address(sink: &Sink, node: &Node<'_>) -> Option<SocketAddr> {
+    let text = node.text()?;
+    text.value.parse().map_or_else(
+        |_| {
+            let message = format!("`{}` is not an IP address and port", text.value);
+            let help = "write an IP address, not a name, and a port: \"127.0.0.1:9901\", \"[::1]:9901\"";
+            sink.error(Code::Address, text.span.clone(), message, "", help);
+            None
+        },
+        Some,
+    )
+}
+
+fn filter(sink: &Sink, node: &Node<'_>) -> Option<String> {
+    let text = node.filled()?;
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(text.value) {
+        let message = format!("`{}` is not a log filter: {error}", text.value);
+        let help = "write `error`, `warn`, `info`, `debug` or `trace`, or a list as \"qbox=debug,info\"";
+        sink.error(Code::Filter, text.span.clone(), message, "", help);
+        return None;
+    }
+    Some(text.value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_mount_of_a_hybrid_machine_is_found() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs ro 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(
+            cgroup2_root(hybrid),
+            Some(PathBuf::from("/sys/fs/cgroup/unified"))
+        );
+        let unified = "cgroup2 /mnt/x cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_root(unified), Some(PathBuf::from("/sys/fs/cgroup")));
+        assert_eq!(cgroup2_root("garbage"), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! The only place where HTTP meets sagas: is this request a trigger, and what is the answer.

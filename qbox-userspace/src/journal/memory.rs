@@ -1,0 +1,260 @@
+//! A journal in this process's memory: durable for as long as the process lives. Bounded in sagas and in bytes.
+
+use super::{History, Journal, JournalError, Pending, Position};
+use crate::saga::{AttemptEnd, Event, Headers, Plan, PlanHash, SagaId};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Sagas that have not ended; another is refused.
+    pub open: usize,
+    /// Sagas that have; past it the oldest go.
+    pub finished: usize,
+    /// Bytes of the finished ones' histories, about; past it the oldest go.
+    pub bytes: usize,
+    /// How long a finished one is kept at most.
+    pub age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            open: 10_000,
+            finished: 10_000,
+            bytes: 64 * 1024 * 1024,
+            age: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// The in-memory journal.
+#[derive(Debug)]
+pub struct Memory {
+    retention: Retention,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sagas: HashMap<SagaId, Kept>,
+    open: usize,
+    finished: VecDeque<(SagaId, Instant)>,
+    finished_bytes: usize,
+    plans: HashMap<PlanHash, Arc<Plan>>,
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: Vec<Event>,
+    bytes: usize,
+    ended: bool,
+}
+
+impl Memory {
+    /// An empty journal.
+    #[must_use]
+    pub fn new(retention: Retention) -> Self {
+        Self {
+            retention,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn evict(&mut self, retention: &Retention, now: Instant) {
+        while let Some((saga, ended)) = self.finished.front() {
+            let too_many = self.finished.len() > retention.finished || self.finished_bytes > retention.bytes;
+            if !too_many && now.saturating_duration_since(*ended) <= retention.age {
+                return;
+            }
+            if let Some(kept) = self.sagas.remove(saga) {
+                self.finished_bytes = self.finished_bytes.saturating_sub(kept.bytes);
+            }
+            self.finished.pop_front();
+        }
+    }
+}
+
+impl Journal for Memory {
+    fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError> {
+        let mut state = self.state();
+        let have = state.sagas.get(&saga).map_or(0, |k| k.events.len() as u64);
+        let ended = state.sagas.get(&saga).is_some_and(|k| k.ended);
+        if have != first || ended {
+            return Err(JournalError::Order { saga, first, have });
+        }
+        if first == 0 {
+            state.evict(&self.retention, Instant::now());
+            if state.open >= self.retention.open {
+                return Err(JournalError::Full);
+            }
+            state.open += 1;
+        }
+        let kept = state.sagas.entry(saga).or_default();
+        kept.bytes += events.iter().map(weight).sum::<usize>();
+        kept.events.extend_from_slice(events);
+        state.next += events.len() as u64;
+        Ok(Position(state.next))
+    }
+
+    fn durable(&self, _: Position) -> Pending<'_, Result<(), JournalError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn store_plan(&self, hash: PlanHash, plan: &Arc<Plan>) -> Result<(), JournalError> {
+        self.state().plans.entry(hash).or_insert_with(|| Arc::clone(plan));
+        Ok(())
+    }
+
+    fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError> {
+        Ok(self.state().plans.get(&hash).cloned())
+    }
+
+    fn finish(&self, saga: SagaId) {
+        let now = Instant::now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(kept) = state.sagas.get_mut(&saga).filter(|k| !k.ended) else {
+            return;
+        };
+        kept.ended = true;
+        state.finished_bytes += kept.bytes;
+        state.open = state.open.saturating_sub(1);
+        state.finished.push_back((saga, now));
+        state.evict(&self.retention, now);
+    }
+
+    fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
+        Ok(self.state().sagas.get(&saga).map(|k| k.events.clone()))
+    }
+
+    fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
+        let state = self.state();
+        let mut open: Vec<History> = state
+            .sagas
+            .iter()
+            .filter(|(_, kept)| !kept.ended)
+            .map(|(saga, kept)| History {
+                saga: *saga,
+                events: kept.events.clone(),
+            })
+            .collect();
+        open.sort_by_key(|history| history.saga); // Ids of version 7 sort by time.
+        Box::new(open.into_iter().map(Ok))
+    }
+}
+
+/// About how many bytes an event takes.
+fn weight(event: &Event) -> usize {
+    let headers =
+        |headers: &Headers| -> usize { headers.0.iter().map(|(n, v)| 64 + n.len() + v.len()).sum() };
+    std::mem::size_of::<Event>()
+        + match event {
+            Event::Began { trigger, .. } => {
+                let request = &trigger.request;
+                request.url.len() + headers(&request.headers) + request.body.len()
+            }
+            Event::Ended {
+                end: AttemptEnd::Answered(response),
+                ..
+            } => headers(&response.headers) + response.body.len(),
+            _ => 0,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::{Request, StepId, Timestamp, Trigger};
+
+    fn began(saga: SagaId, body: usize) -> Event {
+        Event::Began {
+            schema: crate::saga::SCHEMA,
+            saga,
+            plan: PlanHash([0; 32]),
+            name: "x".to_owned(),
+            seed: 0,
+            trigger: Trigger {
+                request: Request {
+                    method: "POST".to_owned(),
+                    url: "http://a/".to_owned(),
+                    headers: Headers::default(),
+                    body: vec![0; body].into(),
+                },
+                path: Vec::new(),
+                destination: None,
+                depth: 0,
+            },
+            at: Timestamp(0),
+        }
+    }
+
+    fn skipped() -> Event {
+        Event::Skipped {
+            step: StepId(0),
+            at: Timestamp(1),
+        }
+    }
+
+    #[tokio::test]
+    async fn appends_in_order_and_only_in_order() {
+        let journal = Memory::new(Retention::default());
+        let (a, b) = (SagaId(1), SagaId(2));
+        let first = journal.append(a, 0, &[began(a, 0)]).unwrap();
+        let second = journal.append(b, 0, &[began(b, 0)]).unwrap();
+        assert!(second > first);
+        journal.append(a, 1, &[skipped(), skipped()]).unwrap();
+        journal.durable(second).await.unwrap();
+        let error = journal.append(a, 1, &[skipped()]).unwrap_err();
+        assert_eq!(
+            error,
+            JournalError::Order {
+                saga: a,
+                first: 1,
+                have: 3
+            }
+        );
+        assert_eq!(journal.history(a).unwrap().unwrap().len(), 3);
+        journal.finish(a);
+        assert!(journal.append(a, 3, &[skipped()]).is_err(), "it has ended");
+        let open: Vec<_> = journal.open().map(|h| h.unwrap().saga).collect();
+        assert_eq!(open, [b]);
+    }
+
+    #[test]
+    fn open_sagas_are_bounded_and_old_ones_go() {
+        let journal = Memory::new(Retention {
+            open: 2,
+            finished: 2,
+            bytes: 100_000,
+            ..Retention::default()
+        });
+        for id in 1..=4 {
+            let id = SagaId(id);
+            journal.append(id, 0, &[began(id, 5_000)]).unwrap();
+            journal.finish(id);
+        }
+        assert!(journal.history(SagaId(2)).unwrap().is_none());
+        assert!(journal.history(SagaId(3)).unwrap().is_some());
+        let big = SagaId(5);
+        journal.append(big, 0, &[began(big, 97_000)]).unwrap();
+        journal.finish(big);
+        assert!(journal.history(SagaId(4)).unwrap().is_none(), "bytes count too");
+        assert!(journal.history(big).unwrap().is_some());
+        for id in [6, 7] {
+            journal.append(SagaId(id), 0, &[began(SagaId(id), 0)]).unwrap();
+        }
+        let refused = journal.append(SagaId(8), 0, &[began(SagaId(8), 0)]);
+        assert_eq!(refused, Err(JournalError::Full));
+    }
+}

@@ -1,0 +1,97 @@
+//! Where sagas' events are kept: the trait that the runner drives, and [`Memory`], which keeps them in this process.
+//!
+//! Append-only, per saga, numbered from 0. An append takes its place in the order at once and becomes durable later:
+//! the runner awaits [`Journal::durable`] before what must not run ahead of it, and nowhere else. Knows events and plans, no
+//! HTTP and no machine. Errors: [`JournalError`]; after one, the saga in question is to be halted, not gone on with in memory.
+
+mod memory;
+
+pub use memory::{Memory, Retention};
+
+use crate::saga::{Event, Plan, PlanHash, SagaId};
+use sha2::{Digest, Sha256};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A place in the order of all appends of one journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+/// What a journal can't do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// As many sagas are open as it takes. Only the first append of a saga meets this.
+    #[error("the journal has no room for another saga")]
+    Full,
+    /// The events don't follow on what is there: a second writer, or a bug.
+    #[error("events of saga {saga} from number {first} on don't follow the {have} that are there")]
+    Order {
+        /// Of which saga.
+        saga: SagaId,
+        /// The number that the first appended event claims.
+        first: u64,
+        /// How many events the journal has.
+        have: u64,
+    },
+    /// The store says so.
+    #[error("the journal can't be written: {0}")]
+    Store(String),
+}
+
+/// A future that a trait object can give back.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One saga's history, as recovery reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// Whose.
+    pub saga: SagaId,
+    /// All of its events, in order; the first is [`Event::Began`].
+    pub events: Vec<Event>,
+}
+
+/// An append-only store of sagas' events.
+pub trait Journal: Send + Sync + 'static {
+    /// Appends `events` to `saga`, the first of them as number `first`. All or none of them are taken.
+    ///
+    /// # Errors
+    /// [`JournalError::Full`] for a new saga, [`JournalError::Order`], or the store's.
+    fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError>;
+
+    /// Waits until everything up to `position` would survive a crash.
+    fn durable(&self, position: Position) -> Pending<'_, Result<(), JournalError>>;
+
+    /// Keeps a plan for the sagas that begin under it; once per hash, before the first of them.
+    ///
+    /// # Errors
+    /// The store's.
+    fn store_plan(&self, hash: PlanHash, plan: &Arc<Plan>) -> Result<(), JournalError>;
+
+    /// A plan that was stored.
+    ///
+    /// # Errors
+    /// The store's.
+    fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError>;
+
+    /// Says that `saga` has ended for good: nothing more will be appended, and its history may be dropped in time.
+    fn finish(&self, saga: SagaId);
+
+    /// All events of `saga`, if they are still kept.
+    ///
+    /// # Errors
+    /// The store's.
+    fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError>;
+
+    /// The sagas that have not ended, oldest first: what a restart has to take up.
+    fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_>;
+}
+
+/// A plan's content hash: SHA-256 of its JSON form, which is the form it is stored in.
+///
+/// # Errors
+/// The plan can't be put in JSON (which is a bug; it is said rather than a wrong hash given).
+pub fn plan_hash(plan: &Plan) -> Result<PlanHash, JournalError> {
+    let json = serde_json::to_vec(plan).map_err(|e| JournalError::Store(e.to_string()))?;
+    Ok(PlanHash(Sha256::digest(&json).into()))
+}

@@ -1,0 +1,24 @@
+//! Qbox: a saga execution coordinator that takes a pod's own requests as its triggers.
+//!
+//! The rooms, and who may use whom (left may use right, never back; `cargo xtask lint` checks it):
+//!
+//! ```text
+//! main → app → { admin, gateway }
+//! gateway → { proxy, runner }      admin → runner
+//! runner → { journal, saga, upstream }    journal → saga (events only)    saga → std, serde
+//! proxy → { intercept, upstream }         intercept → qbox-common
+//! netns, config: leaves (config fills saga's plan)
+//! ```
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod intercept;
+pub mod journal;
+pub mod netns;
+pub mod proxy;
+pub mod runner;
+pub mod saga;
+pub mod upstream;

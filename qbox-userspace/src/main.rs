@@ -1,0 +1,2 @@
+//! The `qbox` binary.
+fn main() {}

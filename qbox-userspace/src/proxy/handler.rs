@@ -1,0 +1,76 @@
+//! What the proxy asks of whoever stands above it. The proxy relays; the handler may take a request for itself.
+
+use crate::upstream::Via;
+use bytes::Bytes;
+use std::future::Future;
+use std::net::SocketAddr;
+
+/// The head of a request, borrowed from the connection's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// As sent: `POST`.
+    pub method: &'a str,
+    /// The request target as sent: `/trips/7?x=1`, or absolute-form.
+    pub target: &'a str,
+    /// The fields in order, names as sent.
+    pub headers: &'a [httparse::Header<'a>],
+}
+
+/// What a handler says of a head alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No trigger could match: pass it on, body and all, as it comes.
+    Pass,
+    /// A trigger matches or could, depending on the body: read the body up to `max_body` bytes (more: 413, nothing is
+    /// sent anywhere), then ask [`Handler::handle`].
+    Take {
+        /// Bytes.
+        max_body: usize,
+    },
+}
+
+/// A request that was taken, whole.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// As sent.
+    pub method: String,
+    /// As sent.
+    pub target: String,
+    /// The fields in order, names as sent, those that frame the body among them.
+    pub headers: Vec<(String, Bytes)>,
+    /// The body, its transfer coding taken off.
+    pub body: Bytes,
+    /// From where the connection came: to forward from the pod's own namespace.
+    pub via: Via,
+    /// Where the connection was going; `None` in explicit mode.
+    pub destination: Option<SocketAddr>,
+}
+
+/// A handler's answer.
+#[derive(Clone, Debug)]
+pub enum Handled {
+    /// Write this to the client.
+    Reply(Reply),
+    /// It was no trigger after all: pass the very bytes on.
+    Pass,
+}
+
+/// A response for the client; the proxy adds the framing (`Content-Length`, `Connection`) and `Date`.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    /// 200 to 599.
+    pub status: u16,
+    /// Fields in order, without framing.
+    pub headers: Vec<(String, Bytes)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Who decides which requests are taken.
+pub trait Handler: Send + Sync + 'static {
+    /// Looks at a head. Called for every request: allocates nothing.
+    fn inspect(&self, head: Head<'_>) -> Verdict;
+
+    /// Answers a request that was taken. The caller going away does not cancel what it started.
+    fn handle(&self, request: Taken) -> impl Future<Output = Handled> + Send;
+}

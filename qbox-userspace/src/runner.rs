@@ -1,0 +1,1 @@
+//! Owns the machines: carries out their commands, feeds them outcomes and time.

@@ -1,0 +1,70 @@
+//! HTTP messages as the saga room sees them: plain data, whole, decoded from any framing.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Header fields in the order and case in which they came. Names compare without case (RFC 9110, 5.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Headers(pub Vec<(String, Bytes)>);
+
+impl Headers {
+    /// The first value of `name`, without case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        self.0
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v)
+    }
+
+    /// Appends a field.
+    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
+        self.0.push((name.into(), value.into()));
+    }
+
+    /// Takes away every field of that name, without case.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+}
+
+/// A request that Qbox sends, or that a pod sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// As `GET`; case matters (RFC 9110, 9.1).
+    pub method: String,
+    /// Absolute: `http://trips.default.svc:8080/trips/7?dry=0`.
+    pub url: String,
+    /// The fields, without those that frame the body (`Content-Length`, `Transfer-Encoding`) or name the host.
+    pub headers: Headers,
+    /// The whole body, any transfer coding taken off.
+    pub body: Bytes,
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// 200 to 599: interim answers are not answers.
+    pub status: u16,
+    /// The fields, as in [`Request::headers`].
+    pub headers: Headers,
+    /// The body, up to `limits.response_body`.
+    pub body: Bytes,
+    /// The body was longer than the limit and the rest was read and dropped: an expression that reads it has no value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// The intercepted request that started a saga, and what matching it found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// The request. Its URL is `http://` + its Host + its target.
+    pub request: Request,
+    /// The `{name}` segments of the trigger's URL template, percent-decoded, in order.
+    pub path: Vec<(String, String)>,
+    /// Where the pod's connection was going, as `10.96.0.7:8080`; `None` where it is not known (explicit mode).
+    pub destination: Option<std::net::SocketAddr>,
+    /// How many sagas are above this one (`X-Qbox-Depth` of the trigger).
+    pub depth: u8,
+}

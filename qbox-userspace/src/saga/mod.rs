@@ -1,0 +1,37 @@
+//! The saga room: what a saga is, and what happens next. Pure.
+//!
+//! Nothing here knows a clock, a socket, a file, a thread or an async runtime: time comes in as a [`Timestamp`], chance as
+//! a seed, and the world's answers as [`Input`]s; what is to be done goes out as [`Command`]s. `cargo xtask lint`
+//! refuses a change that breaks this.
+//!
+//! The way through the room:
+//!
+//! ```text
+//! Plan (from the saga file) ─┐
+//! Trigger ───────────────────┴─> Saga::begin ─> events ─> apply ─> commands ─┐
+//!                 events <─ Saga::decide <─ Input (an outcome, a timer) <────┘   (the runner carries the commands out)
+//! ```
+//!
+//! An [`Event`] is the journal's record. State changes in [`Saga::apply`] alone, so that a restart, which folds the
+//! journal's events, and normal running are one path.
+
+mod event;
+mod expr;
+mod expr_parse;
+mod id;
+mod io;
+mod message;
+mod plan;
+
+pub use event::{AttemptEnd, Class, Direction, Event, SCHEMA};
+pub use expr::{Expr, ExprError, FieldPath, MessagePart, Place, Scope, Source, Template};
+pub use id::{PlanHash, SagaId, StepId, Timestamp};
+pub use io::{Call, Command, Input, Operator, OperatorAction, Outcome, Timer};
+// machine: to come
+
+pub use message::{Headers, Request, Response, Trigger};
+pub use plan::{
+    BodyTemplate, CompensateWhen, Compensation, Condition, JsonTemplate, Kind, Mode, OnRecovery, Plan, Probe,
+    ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate, ResponseMatch, RetryOn, RetryPolicy, Scheme,
+    Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
+};

@@ -1,0 +1,286 @@
+//! The client: one call, one [`End`]. Finds an idle connection or makes one, sends, reads, and says what is certain.
+
+use super::dial::{Via, dial};
+use super::exchange::{Fault, Prepared, Reuse, exchange, is_framing};
+use super::pool::{Bounds, Key, Pool};
+use super::resolve::{Hosts, resolve};
+use super::target::Target;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// The client's limits.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names that are looked up here before the system's resolver is asked.
+    pub hosts: Hosts,
+    /// Idle connections kept per service.
+    pub max_idle_per_upstream: usize,
+    /// Idle connections kept in all.
+    pub max_idle: usize,
+    /// How long one is kept: below the 5 s after which common servers (Node's) close, so that a request seldom meets a
+    /// connection that is just being closed.
+    pub idle_timeout: Duration,
+    /// Calls in flight in all; more wait within their own timeout.
+    pub max_calls: usize,
+    /// The most of an answer's body that is kept, in bytes.
+    pub response_body: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hosts: Hosts::default(),
+            max_idle_per_upstream: 32,
+            max_idle: 512,
+            idle_timeout: Duration::from_secs(4),
+            max_calls: 4096,
+            response_body: 1024 * 1024,
+        }
+    }
+}
+
+/// A request to be sent.
+#[derive(Debug, Clone)]
+pub struct Outgoing<'a> {
+    /// As `PUT`.
+    pub method: &'a str,
+    /// Absolute; `Host` is its authority.
+    pub url: &'a str,
+    /// Sent in this order and case; those that frame the body or belong to the connection, and `Host`, are left out.
+    pub headers: &'a [(String, Bytes)],
+    /// The whole body.
+    pub body: Bytes,
+    /// From where the connection leaves.
+    pub via: &'a Via,
+    /// Go here, whatever the URL's host is; `None`: look the host up.
+    pub destination: Option<SocketAddr>,
+    /// The whole exchange, from the look-up to the answer's last byte.
+    pub timeout: Duration,
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// 200 to 599.
+    pub status: u16,
+    /// In order, names as sent, without those that frame the body or belong to the connection.
+    pub headers: Vec<(String, Bytes)>,
+    /// Up to [`Settings::response_body`] bytes.
+    pub body: Bytes,
+    /// There was more.
+    pub truncated: bool,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Certainly not a byte of it left this machine. Says why.
+    NotSent(String),
+    /// No whole answer in time, after at least one byte was written.
+    TimedOut,
+    /// The connection broke or the answer was no HTTP, after at least one byte was written. Says how.
+    Broken(String),
+    /// A whole answer.
+    Answered(Answer),
+}
+
+/// The client. Cheap to clone; all clones share the idle connections.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    pool: Arc<Pool>,
+    calls: Semaphore,
+}
+
+impl Upstream {
+    /// A client with no connection yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let pool = Pool::new(Bounds {
+            per_key: settings.max_idle_per_upstream,
+            total: settings.max_idle,
+            idle: settings.idle_timeout,
+        });
+        let calls = Semaphore::new(settings.max_calls.clamp(1, Semaphore::MAX_PERMITS));
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                pool,
+                calls,
+            }),
+        }
+    }
+
+    /// Sends a request once and waits for its end. (Once: only where an idle connection turns out to be dead before it took
+    /// a byte is a fresh one tried.) Dropping the future closes the connection.
+    pub async fn call(&self, call: Outgoing<'_>) -> End {
+        let target = match Target::parse(call.url) {
+            Ok(target) => target,
+            Err(error) => return End::NotSent(error.to_string()),
+        };
+        let prepared = match prepare(&call, &target) {
+            Ok(prepared) => prepared,
+            Err(cause) => return End::NotSent(cause.to_owned()),
+        };
+        let written = AtomicU64::new(0);
+        match timeout(call.timeout, self.attempt(&call, &target, &prepared, &written)).await {
+            Ok(end) => end,
+            Err(_) if written.load(Ordering::Relaxed) == 0 => End::NotSent(format!(
+                "no connection to {} within {:?}",
+                place(&call, &target),
+                call.timeout
+            )),
+            Err(_) => End::TimedOut,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        call: &Outgoing<'_>,
+        target: &Target<'_>,
+        prepared: &Prepared,
+        written: &AtomicU64,
+    ) -> End {
+        let deadline = Instant::now() + call.timeout;
+        let Shared {
+            settings,
+            pool,
+            calls,
+        } = &*self.shared;
+        let Ok(_permit) = calls.acquire().await else {
+            return End::NotSent("Qbox is stopping".to_owned());
+        };
+        let key = Key::new(call.via, place(call, target));
+        if let Some(mut stream) = pool.take(&key) {
+            let result = exchange(&mut stream, prepared, settings.response_body, written).await;
+            if result.is_ok() || written.load(Ordering::Relaxed) > 0 {
+                return self.finish(result, key, stream);
+            }
+        }
+        let mut stream = match connect(&settings.hosts, call, target, deadline).await {
+            Ok(stream) => stream,
+            Err(cause) => return End::NotSent(cause),
+        };
+        let result = exchange(&mut stream, prepared, settings.response_body, written).await;
+        match result {
+            Err(fault) if written.load(Ordering::Relaxed) == 0 => End::NotSent(fault.to_string()),
+            result => self.finish(result, key, stream),
+        }
+    }
+
+    fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: Key, stream: TcpStream) -> End {
+        match result {
+            Ok((answer, reuse)) => {
+                if let Reuse::For(said) = reuse {
+                    self.shared.pool.put(key, stream, said);
+                }
+                End::Answered(answer)
+            }
+            Err(fault) => End::Broken(fault.to_string()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.shared.pool.len()
+    }
+}
+
+/// What the connection is known by, for the pool and for people.
+fn place(call: &Outgoing<'_>, target: &Target<'_>) -> String {
+    match call.destination {
+        Some(address) => address.to_string(),
+        None => format!("{}:{}", target.host, target.port),
+    }
+}
+
+async fn connect(
+    hosts: &Hosts,
+    call: &Outgoing<'_>,
+    target: &Target<'_>,
+    deadline: Instant,
+) -> Result<TcpStream, String> {
+    let addresses = match call.destination {
+        Some(address) => vec![address],
+        None => resolve(hosts, target.host, target.port)
+            .await
+            .map_err(|e| format!("{} can't be resolved: {e}", target.host))?,
+    };
+    let mut last = String::new();
+    for (at, address) in addresses.iter().enumerate() {
+        // An address that swallows packets leaves the others their share of the time.
+        let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - at) as u32;
+        match timeout_at(Instant::now() + share, dial(call.via, *address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = format!("connecting to {address}: {error}"),
+            Err(_) => last = format!("connecting to {address}: no answer within {share:.1?}"),
+        }
+    }
+    Err(last)
+}
+
+/// Request line, `Host`, the fields, and the framing (RFC 9112, 3 and 6).
+fn prepare(call: &Outgoing<'_>, target: &Target<'_>) -> Result<Prepared, &'static str> {
+    if !is_token(call.method) {
+        return Err("the method is no token");
+    }
+    let mut head = BytesMut::with_capacity(256 + call.headers.len() * 64);
+    for part in [
+        call.method,
+        " ",
+        target.slash(),
+        target.rest(),
+        " HTTP/1.1\r\nHost: ",
+        target.authority,
+        "\r\n",
+    ] {
+        head.put_slice(part.as_bytes());
+    }
+    for (name, value) in call.headers {
+        // The body is sent at once, so nothing is to be expected before it.
+        if is_framing(name) || name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("expect") {
+            continue;
+        }
+        if !is_token(name) {
+            return Err("a header's name is no token");
+        }
+        if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+            return Err("a header's value holds a line's end");
+        }
+        head.put_slice(name.as_bytes());
+        head.put_slice(b": ");
+        head.put_slice(value);
+        head.put_slice(b"\r\n");
+    }
+    // Where a body has a meaning its absence is said too (RFC 9110, 8.6).
+    if !call.body.is_empty() || matches!(call.method, "POST" | "PUT" | "PATCH") {
+        head.put_slice(format!("Content-Length: {}\r\n", call.body.len()).as_bytes());
+    }
+    head.put_slice(b"\r\n");
+    Ok(Prepared {
+        head: head.freeze(),
+        body: call.body.clone(),
+        is_head: call.method == "HEAD",
+    })
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(fits)
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,240 @@
+//! The client against scripted services on the loopback: what is certain, and what is not.
+
+use super::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+async fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/b/7?x=1", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+async fn call(upstream: &Upstream, method: &str, url: &str, body: &'static str) -> End {
+    let headers = [
+        ("X-Qbox-TransactionID".to_owned(), Bytes::from_static(b"1")),
+        ("content-length".to_owned(), Bytes::from_static(b"999")),
+        ("x-b".to_owned(), Bytes::from_static(b"2")),
+    ];
+    upstream
+        .call(Outgoing {
+            method,
+            url,
+            headers: &headers,
+            body: Bytes::from_static(body.as_bytes()),
+            via: &Via::Node,
+            destination: None,
+            timeout: Duration::from_millis(400),
+        })
+        .await
+}
+
+fn status(end: &End) -> u16 {
+    match end {
+        End::Answered(answer) => answer.status,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn writes_what_it_was_given_and_uses_the_connection_again() {
+    let (listener, url) = listener().await;
+    let authority = listener.local_addr().unwrap();
+    let service = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            heads.push(read_head(&mut stream).await);
+            let mut body = [0; 4];
+            stream.read_exact(&mut body).await.unwrap();
+            assert_eq!(&body, b"body");
+            stream.write_all(OK).await.unwrap();
+        }
+        heads
+    });
+    let upstream = Upstream::new(Settings::default());
+    assert_eq!(status(&call(&upstream, "PUT", &url, "body").await), 200);
+    assert_eq!(upstream.idle(), 1);
+    assert_eq!(status(&call(&upstream, "PUT", &url, "body").await), 200);
+    let expected = format!(
+        "PUT /b/7?x=1 HTTP/1.1\r\nHost: {authority}\r\nX-Qbox-TransactionID: 1\r\nx-b: 2\r\nContent-Length: 4\r\n\r\n"
+    );
+    assert_eq!(service.await.unwrap(), [expected.clone(), expected]);
+}
+
+#[tokio::test]
+async fn a_closed_port_and_an_unknown_name_are_not_sent() {
+    let (listener, url) = listener().await;
+    drop(listener);
+    let upstream = Upstream::new(Settings::default());
+    let end = call(&upstream, "PUT", &url, "").await;
+    assert!(
+        matches!(&end, End::NotSent(cause) if cause.contains("refused")),
+        "{end:?}"
+    );
+    let end = call(&upstream, "PUT", "http://no-such-name.invalid/", "").await;
+    assert!(matches!(end, End::NotSent(_)), "{end:?}");
+    let end = call(&upstream, "PUT", "https://127.0.0.1/", "").await;
+    assert_eq!(
+        end,
+        End::NotSent("https upstreams are not built in yet".to_owned())
+    );
+    let end = call(&upstream, "P T", &url, "").await;
+    assert!(matches!(end, End::NotSent(_)), "{end:?}");
+}
+
+#[tokio::test]
+async fn no_room_in_time_is_not_sent() {
+    let (listener, url) = listener().await;
+    let settings = Settings {
+        max_calls: 1,
+        ..Settings::default()
+    };
+    let upstream = Upstream::new(settings);
+    let other = upstream.clone();
+    let other_url = url.clone();
+    let first = tokio::spawn(async move { call(&other, "GET", &other_url, "").await });
+    let (_held, _) = listener.accept().await.unwrap();
+    let end = upstream
+        .call(Outgoing {
+            method: "GET",
+            url: &url,
+            headers: &[],
+            body: Bytes::new(),
+            via: &Via::Node,
+            destination: None,
+            timeout: Duration::from_millis(50),
+        })
+        .await;
+    assert!(matches!(end, End::NotSent(_)), "{end:?}");
+    assert_eq!(first.await.unwrap(), End::TimedOut);
+}
+
+#[tokio::test]
+async fn silence_after_the_request_is_a_timeout() {
+    let (listener, url) = listener().await;
+    let upstream = Upstream::new(Settings::default());
+    let service = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _head = read_head(&mut stream).await;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.map(|_| ())
+    });
+    assert_eq!(call(&upstream, "PUT", &url, "").await, End::TimedOut);
+    // The connection is closed, not kept: a late answer can't be taken for the next one's.
+    let _closed = service.await.unwrap();
+    assert_eq!(upstream.idle(), 0);
+}
+
+#[tokio::test]
+async fn a_reset_after_reading_and_half_an_answer_are_broken() {
+    let (listener, url) = listener().await;
+    let upstream = Upstream::new(Settings::default());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _head = read_head(&mut stream).await;
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(stream);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _head = read_head(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok")
+            .await
+            .unwrap();
+    });
+    let end = call(&upstream, "PUT", &url, "").await;
+    assert!(
+        matches!(&end, End::Broken(how) if how.contains("reset")),
+        "{end:?}"
+    );
+    let end = call(&upstream, "PUT", &url, "").await;
+    assert!(
+        matches!(&end, End::Broken(how) if how.contains("middle")),
+        "{end:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_died_is_not_used() {
+    let (listener, url) = listener().await;
+    let upstream = Upstream::new(Settings::default());
+    let service = tokio::spawn(async move {
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _head = read_head(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            // Closed while it is idle.
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(status(&call(&upstream, "GET", &url, "").await), 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    service.await.unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_are_bounded_and_closed_in_time() {
+    let (listener, url) = listener().await;
+    let settings = Settings {
+        max_idle_per_upstream: 1,
+        idle_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let upstream = Upstream::new(settings);
+    tokio::spawn(async move {
+        // Both requests are in flight before either is answered.
+        let (mut a, _) = listener.accept().await.unwrap();
+        let (mut b, _) = listener.accept().await.unwrap();
+        for stream in [&mut a, &mut b] {
+            let _head = read_head(stream).await;
+        }
+        a.write_all(OK).await.unwrap();
+        b.write_all(OK).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    });
+    let (a, b) = tokio::join!(call(&upstream, "GET", &url, ""), call(&upstream, "GET", &url, ""));
+    assert_eq!((status(&a), status(&b), upstream.idle()), (200, 200, 1));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(upstream.idle(), 0);
+}
+
+#[tokio::test]
+async fn a_forced_destination_keeps_the_host() {
+    let (listener, _) = listener().await;
+    let destination = listener.local_addr().unwrap();
+    let service = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut stream).await;
+        stream.write_all(OK).await.unwrap();
+        head
+    });
+    let end = Upstream::new(Settings::default())
+        .call(Outgoing {
+            method: "GET",
+            url: "http://trips.default.svc:8080/",
+            headers: &[],
+            body: Bytes::new(),
+            via: &Via::Node,
+            destination: Some(destination),
+            timeout: Duration::from_secs(1),
+        })
+        .await;
+    assert_eq!(status(&end), 200);
+    assert_eq!(
+        service.await.unwrap(),
+        "GET / HTTP/1.1\r\nHost: trips.default.svc:8080\r\n\r\n"
+    );
+}

@@ -1,0 +1,1 @@
+//! Pods, participants and drivers for the end-to-end suites.

@@ -1,0 +1,57 @@
+//! Build, run, test and lint Qbox: `cargo xtask --help`. Knows no product crate: it only calls cargo and the binaries.
+
+mod build;
+mod build_ebpf;
+mod lint;
+mod test;
+mod toolchain;
+mod ui;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Build, run, test and lint Qbox.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the eBPF object and the release binaries.
+    Build,
+    /// Build the eBPF object alone; what that needs and is missing is installed first.
+    BuildEbpf,
+    /// Check formatting, clippy and the rules of the rooms.
+    Lint,
+    /// Build, then run every test; the end-to-end ones need root.
+    Test,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Build => build::release(),
+        Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
+        Task::Lint => lint::run(),
+        Task::Test => test::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root: every path in xtask starts here, so that it works from any folder.
+fn root() -> Result<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent()
+        .map(PathBuf::from)
+        .context("xtask has no parent folder")
+}

@@ -1,2 +1,7 @@
 //! The `qbox` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    qbox::cli::main()
+}

@@ -1,1 +1,34 @@
-//! Pods, participants and drivers for the end-to-end suites.
+//! Pods, scripted participants and drivers for the end-to-end suites, and the demo that `cargo xtask run` shows.
+//!
+//! A suite makes a [`Node`]: a network namespace with a bridge, and a cgroup. In it are [`Pod`]s, each with a network
+//! namespace, a mount namespace and a cgroup of its own; [`Service`]s that listen inside pods and keep a ledger; and one
+//! [`Qbox`], the release binary. All of it goes when its owner is dropped, and the namespaces even when the owner is
+//! killed. The machine's own network, firewall rules and files are never touched.
+//!
+//! This crate knows the binary, its files and its admin API, and nothing of its inside. Errors are [`anyhow`]'s, with
+//! what was tried.
+
+mod admin;
+mod cgroup;
+pub mod demo;
+mod explicit;
+mod leftovers;
+mod netns;
+mod node;
+mod pause;
+mod pod;
+mod poll;
+mod qbox;
+mod service;
+mod world;
+
+pub use admin::{Admin, Answer};
+pub use explicit::ExplicitWorld;
+pub use leftovers::sweep;
+pub use netns::Namespace;
+pub use node::{Node, require_root};
+pub use pod::{Finished, Pod};
+pub use poll::{DEADLINE, wait_for};
+pub use qbox::{Qbox, Settings, binary, workspace};
+pub use service::{Act, Asked, Service};
+pub use world::{BOOK_TRIP, PORT, SERVICES, World};

@@ -1,11 +1,30 @@
 //! The release build: the eBPF object first, then the binaries that carry it.
 
+use crate::build_ebpf;
+use crate::toolchain::target_folder;
 use crate::ui::{call, cargo, step};
 use anyhow::Result;
+use std::path::PathBuf;
 
-/// Builds `target/release/{qbox,…}`. Always the same set of packages, so that features, and with them the
-/// dependencies' builds, stay the same from call to call.
-pub(crate) fn release() -> Result<()> {
+/// The variable that tells the userspace crates' build script where the programs are.
+pub(crate) const OBJECT_VARIABLE: &str = "QBOX_EBPF_OBJECT";
+
+/// Builds `target/release/{qbox,qbox-demo}` with the eBPF programs inside, and says where those are.
+pub(crate) fn release() -> Result<PathBuf> {
+    let object = step("Building the eBPF programs", build_ebpf::build)?;
+    binaries(Some(&object))?;
+    Ok(object)
+}
+
+/// Builds the same binaries without asking for the eBPF toolchain: they carry the programs of an earlier build, or none.
+pub(crate) fn release_without_ebpf() -> Result<()> {
+    // The same variable as after `release`, since another value would have all rebuilt.
+    let earlier = build_ebpf::object();
+    binaries(Some(&earlier).filter(|object| object.is_file()))
+}
+
+/// Always the same packages, and with them the same features, so that no call rebuilds what another has built.
+fn binaries(object: Option<&PathBuf>) -> Result<()> {
     step("Building the release binaries", || {
         let mut build = cargo();
         build.current_dir(crate::root()?).args([
@@ -15,6 +34,14 @@ pub(crate) fn release() -> Result<()> {
             "--package=qbox-userspace",
             "--package=qbox-tests",
         ]);
+        if let Some(object) = object {
+            build.env(OBJECT_VARIABLE, object);
+        }
         call(&mut build)
     })
+}
+
+/// Where a release binary is.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    target_folder().join("release").join(name)
 }

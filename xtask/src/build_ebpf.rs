@@ -22,9 +22,14 @@ pub(crate) fn build() -> Result<PathBuf> {
     let folder = toolchain::target_folder().join("ebpf");
     compile(&toolchain, &folder)?;
     let built = folder.join(TARGET).join("release/qbox-ebpf");
-    let object = toolchain::target_folder().join(TARGET).join("release/qbox-ebpf");
+    let object = object();
     copy_if_changed(&built, &object)?;
     Ok(object)
+}
+
+/// Where [`build`] leaves the object.
+pub(crate) fn object() -> PathBuf {
+    toolchain::target_folder().join(TARGET).join("release/qbox-ebpf")
 }
 
 fn compile(toolchain: &Toolchain, folder: &Path) -> Result<()> {

@@ -3,8 +3,10 @@
 mod build;
 mod build_ebpf;
 mod lint;
+mod run;
 mod test;
 mod toolchain;
+mod tools;
 mod ui;
 
 use anyhow::{Context, Result};
@@ -30,14 +32,24 @@ enum Task {
     Lint,
     /// Build, then run every test; the end-to-end ones need root.
     Test,
+    /// Build, then show Qbox at work: two bookings by sample services, and it stays up to be tried until Ctrl-C.
+    Run {
+        /// End after the two bookings, with status 0 if the services' ledgers are right.
+        #[arg(long)]
+        once: bool,
+        /// Without root and eBPF: through a plain listening port.
+        #[arg(long)]
+        explicit: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Build => build::release(),
+        Task::Build => build::release().map(drop),
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
         Task::Lint => lint::run(),
         Task::Test => test::run(),
+        Task::Run { once, explicit } => run::run(once, explicit),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,21 @@
-//! Every test: the unit and property tests of all crates, then the end-to-end suites against the release binaries.
+//! Every test: the unit and property tests of all crates, and the end-to-end suites against the release binary.
 
-use crate::build;
 use crate::ui::{call, cargo, step};
+use crate::{build, tools};
 use anyhow::Result;
 
 /// `cargo xtask test`.
 pub(crate) fn run() -> Result<()> {
-    build::release()?;
-    step("Unit and property tests", || {
-        call(cargo().current_dir(crate::root()?).args(["test", "--workspace"]))
+    step("Looking for the programs that the suites use", || {
+        tools::ensure(tools::PODS.iter().chain(&tools::SUITES))
+    })?;
+    let object = build::release()?;
+    step("Running all tests", || {
+        let mut test = cargo();
+        test.current_dir(crate::root()?);
+        test.args(["test", "--workspace", "--no-fail-fast"]);
+        test.env(build::OBJECT_VARIABLE, object);
+        test.env("QBOX_BIN", build::binary("qbox"));
+        call(&mut test)
     })
 }

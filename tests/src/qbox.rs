@@ -1,0 +1,228 @@
+//! The release binary, run as a node runs it.
+
+use crate::admin::Admin;
+use crate::node::Node;
+use crate::poll::{DEADLINE, wait_for};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::{env, thread};
+
+/// What a Qbox is given.
+#[derive(Debug, Default, Clone)]
+pub struct Settings {
+    /// The saga files' texts.
+    pub sagas: Vec<String>,
+    /// More tables of qbox.toml.
+    pub extra: String,
+}
+
+impl Settings {
+    /// One saga.
+    #[must_use]
+    pub fn saga(text: impl Into<String>) -> Self {
+        Self::sagas([text])
+    }
+
+    /// Several sagas.
+    #[must_use]
+    pub fn sagas<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            sagas: texts.into_iter().map(Into::into).collect(),
+            extra: String::new(),
+        }
+    }
+
+    fn write(&self, folder: &Path, capture: &str, hosts: &Path) -> Result<()> {
+        fs::create_dir_all(folder.join("sagas"))?;
+        for (number, text) in self.sagas.iter().enumerate() {
+            fs::write(folder.join(format!("sagas/{number}.toml")), text)?;
+        }
+        let mut text = format!("grace = \"2s\"\n{capture}");
+        write!(text, "[upstream]\nhosts = {hosts:?}\n")?;
+        write!(
+            text,
+            "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = {:?}\n",
+            folder.join("admin.sock")
+        )?;
+        write!(text, "[log]\nlevel = {:?}\n{}", log_level(), self.extra)?;
+        fs::write(folder.join("qbox.toml"), text)?;
+        Ok(())
+    }
+}
+
+fn log_level() -> String {
+    env::var("QBOX_TEST_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+/// A running Qbox. Dropping it kills it; in a failing test its log is shown.
+#[derive(Debug)]
+pub struct Qbox {
+    child: Child,
+    ended: Option<ExitStatus>,
+    folder: PathBuf,
+    admin: Admin,
+}
+
+impl Qbox {
+    /// Starts one that captures the node's pods, and waits until it is ready.
+    ///
+    /// # Errors
+    /// The binary is missing, or it ends or isn't ready in time: then with its log.
+    pub fn start(node: &Node, settings: &Settings) -> Result<Self> {
+        let folder = node.folder().join("qbox");
+        let capture = format!("[capture]\nmode = \"ebpf\"\ncgroup = {:?}\n", node.cgroup());
+        settings.write(&folder, &capture, &node.hosts())?;
+        let mut command = node.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        Self::spawn(command, folder)
+    }
+
+    /// Starts one with a plain listening port, without root.
+    ///
+    /// # Errors
+    /// The binary is missing, or it ends or isn't ready in time: then with its log.
+    pub fn start_explicit(folder: &Path, hosts: &Path, listen: &str, settings: &Settings) -> Result<Self> {
+        let folder = folder.join("qbox");
+        let capture = format!("[capture]\nmode = \"explicit\"\n[explicit]\nlisten = {listen:?}\n");
+        settings.write(&folder, &capture, hosts)?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        Self::spawn(command, folder)
+    }
+
+    /// `command` ends in the binary, behind setpriv(1): the kernel kills Qbox when the thread that started it ends.
+    fn spawn(mut command: Command, folder: PathBuf) -> Result<Self> {
+        let log = File::create(folder.join("log"))?;
+        command.args(["run", "--config"]).arg(folder.join("qbox.toml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // Ctrl-C is for the owner, who stops it.
+        command.process_group(0);
+        let child = command.spawn().context("can't start Qbox")?;
+        let admin = Admin::at(&folder.join("admin.sock"));
+        let mut qbox = Self {
+            child,
+            ended: None,
+            folder,
+            admin,
+        };
+        let ready = wait_for("Qbox to be ready", DEADLINE, || {
+            if let Some(status) = qbox.child.try_wait()? {
+                qbox.ended = Some(status);
+                bail!("Qbox ended at once with {status}");
+            }
+            // Until it listens nobody answers.
+            Ok(qbox
+                .admin
+                .get("/readyz")
+                .ok()
+                .filter(|answer| answer.status == 200))
+        });
+        match ready {
+            Ok(_) => Ok(qbox),
+            Err(error) => Err(error.context(format!("Qbox's log:\n{}", qbox.log()))),
+        }
+    }
+
+    /// Waits until the pod is captured.
+    ///
+    /// # Errors
+    /// It isn't in time.
+    pub fn wait_for_pod(&self, name: &str) -> Result<()> {
+        wait_for(&format!("the pod {name} to be captured"), DEADLINE, || {
+            Ok(self.admin.has_pod(name)?.then_some(()))
+        })
+    }
+
+    /// Its admin API.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// Its admin API's Unix socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory in RAM now (`VmRSS` of proc_pid_status(5)), in bytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|rest| rest.trim().strip_suffix("kB"));
+        let kilobytes: u64 = kilobytes.context("the kernel shows no VmRSS")?.trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Errors
+    /// It doesn't end in time.
+    pub fn stop(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.context("no process id")?, signal)?;
+        let child = &mut self.child;
+        let status = wait_for("Qbox to end", DEADLINE, || Ok(child.try_wait()?))?;
+        self.ended = Some(status);
+        Ok(status)
+    }
+}
+
+impl Drop for Qbox {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            // Both fail only if it is gone already.
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        if thread::panicking() || env::var_os("QBOX_TEST_LOG").is_some() {
+            eprintln!("--- Qbox's log:\n{}---", self.log());
+        }
+    }
+}
+
+/// The workspace's folder.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The `qbox` to test: `$QBOX_BIN`, or the release build beside this program's own.
+///
+/// # Errors
+/// It isn't built.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("QBOX_BIN") {
+        return Ok(path.into());
+    }
+    let own = env::current_exe().context("this program has no path")?;
+    // target/release/qbox-demo, or target/PROFILE/deps/SUITE.
+    let beside = own.ancestors().skip(1).take(3);
+    let found = beside
+        .flat_map(|folder| [folder.join("qbox"), folder.join("release/qbox")])
+        .find(|path| path.is_file() && path.parent().is_some_and(|folder| folder.ends_with("release")));
+    found.context(
+        "target/release/qbox isn't built: `cargo xtask build` does, `cargo xtask test` and `run` too",
+    )
+}

@@ -1,0 +1,108 @@
+//! Programs of the system that runs and tests ask for: found, or installed after saying so.
+
+use crate::ui::call;
+use anyhow::{Result, bail};
+use std::env;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+/// A program, the Debian package that has it, and why it is wanted.
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) why: &'static str,
+}
+
+/// What pods are made with and spoken to.
+pub(crate) const PODS: [Tool; 3] = [
+    Tool {
+        program: "ip",
+        package: "iproute2",
+        why: "connects the pods",
+    },
+    Tool {
+        program: "unshare",
+        package: "util-linux",
+        why: "makes the pods' namespaces",
+    },
+    Tool {
+        program: "curl",
+        package: "curl",
+        why: "is the program in the pod",
+    },
+];
+
+/// What the end-to-end suites use besides.
+pub(crate) const SUITES: [Tool; 5] = [
+    Tool {
+        program: "python3",
+        package: "python3",
+        why: "is a client in a pod",
+    },
+    Tool {
+        program: "node",
+        package: "nodejs",
+        why: "is a client in a pod",
+    },
+    Tool {
+        program: "bpftool",
+        package: "bpftool",
+        why: "shows which programs are attached where",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "shows that no firewall rule changes",
+    },
+    Tool {
+        program: "iptables-save",
+        package: "iptables",
+        why: "shows that no firewall rule changes",
+    },
+];
+
+/// Whether this process may do all.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Installs what is missing, after saying so.
+pub(crate) fn ensure<'a>(tools: impl IntoIterator<Item = &'a Tool>) -> Result<()> {
+    let missing: Vec<_> = tools.into_iter().filter(|tool| !is_there(tool.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for tool in &missing {
+        eprintln!("    `{}` is missing; it {}", tool.program, tool.why);
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let words = packages.join(" ");
+    if !is_there("apt-get") {
+        bail!("install these programs first (Debian's packages are {words})");
+    }
+    if !is_root() {
+        bail!("as root: apt-get install --no-install-recommends {words}");
+    }
+    eprintln!("    installing Debian's {words}");
+    let install = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        apt.args(["-qq", "install", "--yes", "--no-install-recommends"])
+            .args(&packages);
+        call(&mut apt)
+    };
+    // The package lists may be missing or old.
+    install().or_else(|_| {
+        call(Command::new("apt-get").args(["-qq", "update"]))?;
+        install()
+    })
+}
+
+fn is_there(program: &str) -> bool {
+    // Not every root's PATH has the system's folders.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(Into::into);
+    env::split_paths(&path)
+        .chain(system)
+        .any(|folder| folder.join(program).is_file())
+}

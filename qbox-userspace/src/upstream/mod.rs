@@ -17,4 +17,4 @@ mod target;
 
 pub use client::{Answer, End, Outgoing, Settings, Upstream};
 pub use dial::{MARK, Via, dial};
-pub use resolve::Hosts;
+pub use resolve::{Hosts, resolve};

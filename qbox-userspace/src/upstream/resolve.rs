@@ -47,7 +47,7 @@ impl Hosts {
 ///
 /// # Errors
 /// The resolver's, or the name has no address.
-pub(super) async fn resolve(hosts: &Hosts, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub async fn resolve(hosts: &Hosts, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

@@ -1,0 +1,215 @@
+//! Answers that Qbox writes itself: a handler's reply, and the proxy's own problems. Adds the framing and `Date`;
+//! lets no field through that would break either. No errors: a field that can't be sent is left out and logged.
+
+use super::detect::is_token;
+use super::handler::Reply;
+use bytes::Bytes;
+use http::StatusCode;
+use std::io::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Answers `Expect: 100-continue`.
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What the request says of its answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// It was HEAD: no body.
+    pub(super) head: bool,
+    /// It was HTTP/1.0.
+    pub(super) http10: bool,
+    /// The connection ends after the answer.
+    pub(super) close: bool,
+}
+
+/// The proxy's own answers are problems (RFC 9457, 3).
+pub(super) fn problem(status: u16, detail: &str) -> Reply {
+    let title = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason());
+    let body =
+        serde_json::json!({ "type": "about:blank", "status": status, "title": title, "detail": detail });
+    Reply {
+        status,
+        headers: vec![(
+            "Content-Type".to_owned(),
+            Bytes::from_static(b"application/problem+json"),
+        )],
+        body: Bytes::from(body.to_string()),
+    }
+}
+
+/// The bytes of an answer, `now` for its Date (RFC 9110, 6.6.1).
+pub(super) fn serialize(reply: &Reply, terms: Terms, now: SystemTime) -> Vec<u8> {
+    let status = match reply.status {
+        status @ 200..=599 => status,
+        status => {
+            tracing::warn!(status, "a reply's status can't be sent; 500 goes instead");
+            500
+        }
+    };
+    let mut out = Vec::with_capacity(256 + reply.body.len());
+    let reason = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or_default();
+    // Writing to a Vec does not fail.
+    let _ = write!(out, "HTTP/1.1 {status} {reason}\r\n");
+    let mut dated = false;
+    for (name, value) in &reply.headers {
+        if framing(name) {
+            continue;
+        }
+        if name.is_empty() || !name.bytes().all(is_token) || value.iter().any(|byte| unsendable(*byte)) {
+            tracing::warn!(name, "a reply's field can't be sent; left out");
+            continue;
+        }
+        dated |= name.eq_ignore_ascii_case("date");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    // 204 and 304 have no body, and the former no length (RFC 9110, 8.6).
+    let bodiless = matches!(status, 204 | 304);
+    if !bodiless {
+        let _ = write!(out, "Content-Length: {}\r\n", reply.body.len());
+    }
+    if !dated {
+        let _ = write!(out, "Date: {}\r\n", imf_fixdate(now));
+    }
+    if terms.close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if terms.http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if !bodiless && !terms.head {
+        out.extend_from_slice(&reply.body);
+    }
+    out
+}
+
+/// Fields about this connection and the body's framing: the proxy's own business (RFC 9110, 7.6.1).
+fn framing(name: &str) -> bool {
+    [
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "trailer",
+    ]
+    .iter()
+    .any(|own| name.eq_ignore_ascii_case(own))
+}
+
+/// Control characters but HTAB (RFC 9110, 5.5).
+fn unsendable(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7). Before 1970: 1970.
+fn imf_fixdate(time: SystemTime) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let weekday = usize::try_from(days % 7)
+        .ok()
+        .and_then(|index| DAYS.get(index))
+        .unwrap_or(&"Thu");
+    let month = MONTHS.get(month).unwrap_or(&"Jan");
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// Days since 1970 as year, month from 0, day from 1. Counts in eras of 400 years that begin on a first of March, so
+/// that a leap day is the last of its year (the usual days-to-civil reckoning).
+fn civil(days: u64) -> (u64, usize, u64) {
+    let days = days + 719_468; // from 0000-03-01
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = (march_month + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    (year, usize::try_from(month).unwrap_or(0), day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn date(seconds: u64) -> String {
+        imf_fixdate(UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(date(4_107_542_399), "Sun, 28 Feb 2100 23:59:59 GMT");
+        assert_eq!(date(4_107_542_400), "Mon, 01 Mar 2100 00:00:00 GMT");
+    }
+
+    fn written(reply: &Reply, terms: Terms) -> String {
+        String::from_utf8(serialize(reply, terms, UNIX_EPOCH)).unwrap()
+    }
+
+    #[test]
+    fn frames_a_reply() {
+        let reply = Reply {
+            status: 201,
+            headers: vec![
+                ("X-A".to_owned(), "1".into()),
+                ("x-a".to_owned(), "2".into()),
+                ("Transfer-Encoding".to_owned(), "chunked".into()),
+                ("X-Evil".to_owned(), "a\r\nSet-Cookie: b".into()),
+                ("bad name".to_owned(), "v".into()),
+            ],
+            body: "hello".into(),
+        };
+        assert_eq!(
+            written(&reply, Terms::default()),
+            "HTTP/1.1 201 Created\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 5\r\n\
+             Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nhello"
+        );
+        let head = written(
+            &reply,
+            Terms {
+                head: true,
+                close: true,
+                ..Terms::default()
+            },
+        );
+        assert!(head.contains("Content-Length: 5\r\n") && head.ends_with("Connection: close\r\n\r\n"));
+        let old = written(
+            &reply,
+            Terms {
+                http10: true,
+                ..Terms::default()
+            },
+        );
+        assert!(old.contains("Connection: keep-alive\r\n"));
+    }
+
+    #[test]
+    fn odd_statuses() {
+        let reply = |status| Reply {
+            status,
+            headers: Vec::new(),
+            body: "x".into(),
+        };
+        let empty = written(&reply(204), Terms::default());
+        assert!(!empty.contains("Length") && empty.ends_with("\r\n\r\n"));
+        assert!(written(&reply(99), Terms::default()).starts_with("HTTP/1.1 500 "));
+        assert!(written(&reply(299), Terms::default()).starts_with("HTTP/1.1 299 \r\n"));
+    }
+}

@@ -1,0 +1,330 @@
+//! From the client to the upstream: detects, reads heads, asks the handler, passes the very bytes on.
+//!
+//! The buffer is scanned for as many messages as it holds, and what was understood is written at once. Awaited responses
+//! are noted before their requests are written, so that no answer is early. Errors end as [`RequestEnd`].
+
+mod answers;
+mod named;
+mod scan;
+mod taken;
+
+use super::buffer::Buffer;
+use super::connection::{Failure, Link, Upstream};
+use super::explicit::Authority;
+use super::head;
+use super::inner::Phase as Life;
+use super::{Handler, sock};
+use scan::{Phase, Scan};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// How this direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestEnd {
+    /// The client's FIN was passed on.
+    Finished,
+    /// The client is not listened to any more; the responses under way still go out.
+    Stopped,
+    /// The upstream takes no more bytes; what it still sends goes out first.
+    UpstreamBroke,
+    /// The last answer, one of Qbox's own, is written. `broken`: the upstream has half a message.
+    Answered {
+        /// The upstream is reset.
+        broken: bool,
+    },
+    /// The client broke the connection.
+    ClientBroke,
+    /// Not HTTP, and the destination can't be reached: the client's connect fails, if late.
+    Unreachable,
+    /// There is no way on in which both sides understand the same: both are reset.
+    Reset,
+    /// Nothing was under way, and the proxy drains; or nothing was ever asked for.
+    Idle,
+}
+
+impl RequestEnd {
+    /// The connection ends with it, whatever the other direction does.
+    pub(super) fn at_once(self) -> bool {
+        !matches!(self, Self::Finished | Self::Stopped | Self::UpstreamBroke)
+    }
+}
+
+/// What a read brought.
+#[derive(Debug)]
+enum Read {
+    /// Bytes.
+    Some,
+    /// The client's FIN.
+    End,
+    /// The connection is broken.
+    Broken,
+    /// The other direction has turned the connection opaque.
+    Opaque,
+    /// Too late for a first line, or for the rest of a head.
+    Late,
+    /// Nothing is under way, and the proxy drains.
+    Drained,
+}
+
+/// The direction's own state.
+#[derive(Debug)]
+pub(super) struct RequestSide<'a, H> {
+    link: &'a Link<'a, H>,
+    buffer: Buffer,
+    phase: Phase,
+    upstream: Option<Arc<TcpStream>>,
+    /// Explicit mode: where the upstream connection goes.
+    authority: Option<Authority>,
+    /// A head that was read and asked about, whose turn has not come yet.
+    parked: Option<Box<head::Request>>,
+    /// The last request asked to leave HTTP/1.
+    stalled: bool,
+    /// The last request said that it is the last.
+    last: bool,
+    /// Something of Qbox's own was answered.
+    answered: bool,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a, H: Handler> RequestSide<'a, H> {
+    pub(super) fn new(link: &'a Link<'a, H>, buffer: Buffer) -> Self {
+        Self {
+            link,
+            buffer,
+            phase: Phase::Detect,
+            upstream: None,
+            authority: None,
+            parked: None,
+            stalled: false,
+            last: false,
+            answered: false,
+            late: None,
+        }
+    }
+
+    /// Runs to the direction's end.
+    pub(super) async fn run(mut self) -> RequestEnd {
+        match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn serve(&mut self) -> Result<Infallible, RequestEnd> {
+        loop {
+            let scan = self.scan();
+            if let Scan::Foreign = scan {
+                return Err(self.foreign().await);
+            }
+            self.flush().await?;
+            match scan {
+                Scan::Flush | Scan::Foreign => {}
+                Scan::More => self.more().await?,
+                Scan::Room => {
+                    let most = self.link.inner.settings.pipeline;
+                    self.link
+                        .until(|s| (s.opaque || s.awaited.len() < most).then_some(()))
+                        .await;
+                }
+                Scan::Stall => {
+                    self.link
+                        .until(|s| (s.opaque || s.awaited.is_empty()).then_some(()))
+                        .await;
+                    self.stalled = false;
+                }
+                // Boxed: rare, and larger than all the rest.
+                Scan::Take(request, max_body) => Box::pin(self.take(*request, max_body)).await?,
+                Scan::Connect(authority) => self.connect(authority).await?,
+                Scan::Refuse(status, message) => return Err(self.refuse(status, &message).await),
+                Scan::Opaque => return Err(self.copy().await),
+                Scan::Malformed => return Err(self.malformed_body().await),
+            }
+        }
+    }
+
+    fn explicit(&self) -> bool {
+        self.link.from.destination.is_none()
+    }
+
+    /// Writes what is pending.
+    async fn flush(&mut self) -> Result<(), RequestEnd> {
+        if self.buffer.pending().is_empty() {
+            return Ok(());
+        }
+        let upstream = match self.upstream().await {
+            Ok(upstream) => upstream,
+            Err(failure) => return Err(self.unreachable(&failure).await),
+        };
+        if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
+            return Err(RequestEnd::UpstreamBroke);
+        }
+        self.buffer.written();
+        Ok(())
+    }
+
+    /// The upstream connection, once it stands; or why it can't be had.
+    async fn upstream(&mut self) -> Result<Arc<TcpStream>, Failure> {
+        if let Some(upstream) = &self.upstream {
+            return Ok(Arc::clone(upstream));
+        }
+        let upstream = self
+            .link
+            .until(|state| match &state.upstream {
+                Upstream::Ready(upstream) => Some(Ok(Arc::clone(upstream))),
+                Upstream::Failed(failure) => Some(Err(failure.clone())),
+                Upstream::None => Some(Err(Failure::nowhere())),
+                Upstream::Wanted(_) | Upstream::Dialling => None,
+            })
+            .await?;
+        self.upstream = Some(Arc::clone(&upstream));
+        Ok(upstream)
+    }
+
+    /// Reads on, and sees to what a read can bring but bytes.
+    async fn more(&mut self) -> Result<(), RequestEnd> {
+        match self.read().await {
+            Read::Some | Read::Opaque => Ok(()),
+            Read::Broken => Err(RequestEnd::ClientBroke),
+            Read::Drained => Err(RequestEnd::Idle),
+            Read::End => Err(self.end().await),
+            Read::Late => self.late().await,
+        }
+    }
+
+    async fn read(&mut self) -> Read {
+        let Self {
+            link,
+            buffer,
+            phase,
+            late,
+            ..
+        } = self;
+        let settings = &link.inner.settings;
+        let in_body = matches!(phase, Phase::Body(_));
+        let detecting = matches!(phase, Phase::Detect);
+        let read = poll_fn(|context| {
+            let (opaque, failed, idle) =
+                link.peek(|state| (state.opaque && !in_body, state.failed(), state.idle()));
+            if opaque {
+                return Poll::Ready(Read::Opaque);
+            }
+            if let Poll::Ready(result) = buffer.poll_fill(link.client, context) {
+                return Poll::Ready(match result {
+                    Ok(0) => Read::End,
+                    Ok(_) => Read::Some,
+                    Err(_) => Read::Broken,
+                });
+            }
+            if in_body {
+                return Poll::Pending;
+            }
+            if idle && buffer.is_empty() && link.inner.phase() != Life::Running {
+                return Poll::Ready(Read::Drained);
+            }
+            let limit = match (detecting, buffer.is_empty()) {
+                (true, false) => settings.detect_timeout,
+                (false, false) => settings.head_timeout,
+                // The service can't be reached; the client may still ask for a saga.
+                (_, true) if failed => settings.detect_timeout,
+                (_, true) => return Poll::Pending,
+            };
+            let late = late.get_or_insert_with(|| Box::pin(sleep(limit)));
+            late.as_mut().poll(context).map(|()| Read::Late)
+        })
+        .await;
+        if detecting && matches!(read, Read::Some) {
+            link.peek(|state| state.spoke = true);
+        }
+        read
+    }
+
+    /// Time is up.
+    async fn late(&mut self) -> Result<(), RequestEnd> {
+        let head = matches!(self.phase, Phase::Head { .. }) && !self.buffer.is_empty();
+        if head || self.explicit() {
+            return Err(self.refuse(408, "the request's head did not come in time").await);
+        }
+        if self.link.peek(|state| state.failed()) {
+            return Err(RequestEnd::Unreachable);
+        }
+        self.link.inner.counters.undecided.add();
+        tracing::info!(
+            peer = %self.link.from.peer,
+            destination = ?self.link.from.destination,
+            bytes = self.buffer.fresh().len(),
+            "undecided whether this is HTTP: copied through"
+        );
+        self.link.go_opaque();
+        Ok(())
+    }
+
+    /// Reads bytes of a body that is not passed on as it comes, or bytes of which nothing is known.
+    async fn read_bytes(&mut self) -> io::Result<usize> {
+        let Self { link, buffer, .. } = self;
+        poll_fn(|context| buffer.poll_fill(link.client, context)).await
+    }
+
+    /// Passes the client's FIN on, and before it what it left half said.
+    async fn end(&mut self) -> RequestEnd {
+        if self.link.peek(|state| matches!(state.upstream, Upstream::None)) {
+            return RequestEnd::Idle;
+        }
+        self.buffer.scan(usize::MAX);
+        let Ok(upstream) = self.upstream().await else {
+            // A saga's caller has its answer, and leaves: nothing has failed.
+            return if self.answered {
+                RequestEnd::Answered { broken: false }
+            } else {
+                RequestEnd::Unreachable
+            };
+        };
+        if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
+            return RequestEnd::UpstreamBroke;
+        }
+        sock::finish(&upstream);
+        RequestEnd::Finished
+    }
+
+    async fn foreign(&mut self) -> RequestEnd {
+        if self.explicit() {
+            self.link.inner.counters.errors.malformed.add();
+            return self.refuse(400, "this is no HTTP/1 request").await;
+        }
+        if self.link.go_opaque() {
+            self.link.inner.counters.opaque.add();
+        }
+        self.copy().await
+    }
+
+    /// Copies bytes to the end.
+    async fn copy(&mut self) -> RequestEnd {
+        // In explicit mode what follows could be meant for any other place.
+        if self.explicit() && !self.link.peek(|state| state.tunnel) {
+            return RequestEnd::Stopped;
+        }
+        let Ok(upstream) = self.upstream().await else {
+            return RequestEnd::Unreachable;
+        };
+        loop {
+            self.buffer.scan(usize::MAX);
+            if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
+                return RequestEnd::UpstreamBroke;
+            }
+            self.buffer.written();
+            match self.read_bytes().await {
+                Ok(0) => {
+                    sock::finish(&upstream);
+                    return RequestEnd::Finished;
+                }
+                Ok(_) => {}
+                Err(_) => return RequestEnd::ClientBroke,
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A request that the handler takes: read whole, handed over, answered; or, if it was no trigger after all, passed on
+//! as the very bytes that came. Errors end as [`RequestEnd`].
+
+use super::super::connection::Awaited;
+use super::super::explicit::Route;
+use super::super::framing::Body;
+use super::super::head;
+use super::super::inner::Phase as Life;
+use super::super::reply::{self, CONTINUE, Terms};
+use super::super::{Handled, Handler, Reply, Taken, sock};
+use super::{RequestEnd, RequestSide};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A chunked body may come in small chunks: so many times the bytes that it stands for are kept, no more.
+const CHUNK_OVERHEAD: usize = 8;
+
+/// A request, whole.
+struct Whole {
+    /// Head and body as they came.
+    raw: Bytes,
+    /// The body, its chunks taken off.
+    body: Bytes,
+    /// We have sent `100 Continue`.
+    continued: bool,
+}
+
+impl<H: Handler> RequestSide<'_, H> {
+    /// Serves the request whose head is next. Nothing is pending in the buffer.
+    pub(super) async fn take(&mut self, request: head::Request, max_body: usize) -> Result<(), RequestEnd> {
+        if !self.claim().await {
+            // Opaque: its bytes are copied. Otherwise nobody would get its answer, so it does not begin.
+            return if self.link.peek(|state| state.opaque) {
+                Ok(())
+            } else {
+                Err(self.unclaimed())
+            };
+        }
+        if request.coded {
+            let message = "a request body with a transfer coding beside chunked can't be read";
+            return Err(self.refuse(501, message).await);
+        }
+        let whole = self.read_whole(&request, max_body).await?;
+        let parsed = head::with_request(whole.raw.get(..request.len).unwrap_or_default(), |head| Taken {
+            method: head.method.to_owned(),
+            target: head.target.to_owned(),
+            headers: (head.headers.iter())
+                .map(|field| (field.name.to_owned(), Bytes::copy_from_slice(field.value)))
+                .collect(),
+            body: whole.body.clone(),
+            via: self.link.from.via.clone(),
+            destination: self.link.from.destination,
+        });
+        let Some(taken) = parsed else {
+            return Err(self.refuse(400, "malformed request head").await);
+        };
+        // A task of its own: the client going away ends this connection, not what the handler has begun.
+        let handler = Arc::clone(&self.link.inner.handler);
+        let handled = tokio::spawn(async move { handler.handle(taken).await }).await;
+        match handled {
+            Ok(Handled::Reply(answer)) => self.answer(&request, &answer).await,
+            Ok(Handled::Pass) => self.pass_whole(&request, &whole).await,
+            Err(error) => {
+                tracing::error!(%error, "the handler of a taken request failed");
+                self.answer(&request, &reply::problem(500, "the request's handler failed"))
+                    .await
+            }
+        }
+    }
+
+    async fn read_whole(&mut self, request: &head::Request, max_body: usize) -> Result<Whole, RequestEnd> {
+        let too_long = |body: &Body| matches!(body, Body::Length(left) if *left > max_body as u64);
+        if too_long(&request.body) {
+            return Err(self.too_long(max_body).await);
+        }
+        let chunked = matches!(request.body, Body::Chunked(_));
+        let most = max_body.saturating_mul(CHUNK_OVERHEAD).saturating_add(64 << 10);
+        let mut raw = self
+            .buffer
+            .fresh()
+            .get(..request.len)
+            .unwrap_or_default()
+            .to_vec();
+        let mut decoded = Vec::new();
+        self.buffer.skip(request.len);
+        let mut left = request.body;
+        let mut continued = false;
+        loop {
+            let fresh = self.buffer.fresh();
+            let advanced = left.advance(fresh, |data| {
+                if chunked {
+                    decoded.extend_from_slice(data);
+                }
+            });
+            let Ok(count) = advanced else {
+                self.link.inner.counters.errors.malformed.add();
+                return Err(self.refuse(400, "malformed chunked body").await);
+            };
+            raw.extend_from_slice(fresh.get(..count).unwrap_or_default());
+            self.buffer.skip(count);
+            if decoded.len() > max_body || (chunked && raw.len() - request.len > most) {
+                return Err(self.too_long(max_body).await);
+            }
+            if left.is_done() {
+                break;
+            }
+            // Not asked for when bytes are here already (RFC 9110, 10.1.1).
+            if request.expects && !continued && raw.len() == request.len {
+                continued = true;
+                if sock::write_all(self.link.client, CONTINUE).await.is_err() {
+                    return Err(RequestEnd::ClientBroke);
+                }
+            }
+            match self.read_bytes().await {
+                // Half a request: nothing was sent anywhere, and nobody waits for an answer.
+                Ok(0) | Err(_) => return Err(RequestEnd::ClientBroke),
+                Ok(_) => {}
+            }
+        }
+        let raw = Bytes::from(raw);
+        let body = if chunked {
+            Bytes::from(decoded)
+        } else {
+            raw.slice(request.len.min(raw.len())..)
+        };
+        Ok(Whole { raw, body, continued })
+    }
+
+    async fn too_long(&mut self, max_body: usize) -> RequestEnd {
+        self.link.inner.counters.errors.body_too_large.add();
+        self.refuse(
+            413,
+            &format!("the body of a request that starts a saga is over {max_body} bytes"),
+        )
+        .await
+    }
+
+    async fn answer(&mut self, request: &head::Request, answer: &Reply) -> Result<(), RequestEnd> {
+        self.link.inner.counters.taken.add();
+        let upstream_gone = self.link.peek(|state| state.upstream_ended || state.failed());
+        let close = !request.keep || upstream_gone || self.link.inner.phase() != Life::Running;
+        let terms = Terms {
+            head: request.head,
+            http10: request.http10,
+            close,
+        };
+        let bytes = reply::serialize(answer, terms, SystemTime::now());
+        if sock::write_all(self.link.client, &bytes).await.is_err() {
+            return Err(RequestEnd::ClientBroke);
+        }
+        self.answered = true;
+        if close {
+            return Err(RequestEnd::Answered { broken: false });
+        }
+        self.link.update(|state| state.taking = false);
+        self.next();
+        Ok(())
+    }
+
+    async fn pass_whole(&mut self, request: &head::Request, whole: &Whole) -> Result<(), RequestEnd> {
+        if self.link.peek(|state| state.upstream_ended) {
+            return Err(self
+                .refuse(
+                    502,
+                    "the service closed the connection before the request was sent",
+                )
+                .await);
+        }
+        if request.route.is_some() {
+            self.link.update(|state| state.taking = false);
+            self.route(request.route.as_ref()).await?;
+        }
+        let upstream = match self.upstream().await {
+            Ok(upstream) => upstream,
+            Err(failure) => return Err(self.unreachable(&failure).await),
+        };
+        self.link.await_response(Awaited::to(request, whole.continued));
+        self.link.update(|state| state.taking = false);
+        for part in origin_form(&whole.raw, request.route.as_ref()) {
+            if sock::write_all(&upstream, part).await.is_err() {
+                return Err(RequestEnd::UpstreamBroke);
+            }
+        }
+        self.link.inner.counters.passed.add();
+        self.after(request);
+        self.next();
+        Ok(())
+    }
+}
+
+/// The message as an origin server wants it: without the `http://authority` of an absolute-form target.
+fn origin_form<'a>(raw: &'a [u8], route: Option<&Route>) -> [&'a [u8]; 3] {
+    let (Some(route), Some(space)) = (route, raw.iter().position(|byte| *byte == b' ')) else {
+        return [raw, b"", b""];
+    };
+    let root: &[u8] = match route.root {
+        Some(b'*') => b"*",
+        Some(_) => b"/",
+        None => b"",
+    };
+    let target = space + 1;
+    let method = raw.get(..target).unwrap_or_default();
+    [method, root, raw.get(target + route.prefix..).unwrap_or_default()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::explicit::Authority;
+
+    #[test]
+    fn takes_the_authority_off() {
+        let authority = Authority {
+            host: "a".to_owned(),
+            port: 80,
+        };
+        let route = |prefix, root| Route {
+            authority: authority.clone(),
+            prefix,
+            root,
+        };
+        let raw = b"GET http://a?x HTTP/1.1\r\n";
+        assert_eq!(
+            origin_form(raw, Some(&route(8, Some(b'/')))).concat(),
+            b"GET /?x HTTP/1.1\r\n"
+        );
+        assert_eq!(
+            origin_form(b"GET /x HTTP/1.1", Some(&route(0, None))).concat(),
+            b"GET /x HTTP/1.1"
+        );
+        assert_eq!(origin_form(raw, None).concat(), raw);
+    }
+}

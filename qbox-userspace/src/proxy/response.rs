@@ -1,0 +1,352 @@
+//! From the upstream to the client: connects, follows the responses' framing, passes the very bytes on.
+//!
+//! It reads responses only to know when each is over. What it can't read it still passes on, as bytes; a request
+//! that the handler would take then ends the connection. Errors end as [`ResponseEnd`].
+
+use super::buffer::Buffer;
+use super::connection::{Failure, Link, State, Target, Upstream};
+use super::explicit::loops;
+use super::framing::Body;
+use super::head::{self, End};
+use super::{Handler, sock};
+use crate::upstream::{dial, resolve};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A named place is the listener itself.
+#[derive(Debug, thiserror::Error)]
+#[error("this is where the request came in")]
+struct Loop;
+
+/// How this direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResponseEnd {
+    /// The upstream's FIN was passed on.
+    Finished,
+    /// The upstream broke the connection.
+    UpstreamBroke,
+    /// The client takes no more bytes.
+    ClientBroke,
+}
+
+/// What comes next in the upstream's bytes.
+#[derive(Debug)]
+enum Phase {
+    /// A head; no empty line before this fresh byte.
+    Head { searched: usize },
+    /// A body.
+    Body(Body),
+}
+
+/// What the scan of the buffer came to.
+enum Scan {
+    /// More bytes are needed.
+    More,
+    /// The client is the request side's.
+    Hold,
+    /// The next bytes, so many, are not for the client.
+    Swallow(usize),
+    /// Both ends leave HTTP/1.
+    Tunnel,
+    /// A response that nobody asked for.
+    Unasked,
+    /// No response that we could follow.
+    Unreadable,
+    /// Opaque already.
+    Opaque,
+}
+
+enum Read {
+    Some,
+    End,
+    Broken,
+    Redial,
+}
+
+/// The direction's own state.
+#[derive(Debug)]
+pub(super) struct ResponseSide<'a, H> {
+    link: &'a Link<'a, H>,
+    buffer: Buffer,
+    phase: Phase,
+}
+
+impl<'a, H: Handler> ResponseSide<'a, H> {
+    pub(super) fn new(link: &'a Link<'a, H>, buffer: Buffer) -> Self {
+        Self {
+            link,
+            buffer,
+            phase: Phase::Head { searched: 0 },
+        }
+    }
+
+    /// Runs to the direction's end.
+    pub(super) async fn run(mut self) -> ResponseEnd {
+        loop {
+            let target = self
+                .link
+                .until(|state| match &state.upstream {
+                    Upstream::Wanted(target) => {
+                        let target = target.clone();
+                        state.upstream = Upstream::Dialling;
+                        Some(target)
+                    }
+                    _ => None,
+                })
+                .await;
+            match self.dial(target).await {
+                Ok(upstream) => {
+                    let upstream = Arc::new(upstream);
+                    self.link
+                        .update(|state| state.upstream = Upstream::Ready(Arc::clone(&upstream)));
+                    if let Some(end) = self.relay(&upstream).await {
+                        return end;
+                    }
+                }
+                Err(failure) => {
+                    self.link.inner.counters.errors.dial.add();
+                    tracing::debug!(peer = %self.link.from.peer, cause = %failure.cause, "no upstream");
+                    self.link
+                        .update(|state| state.upstream = Upstream::Failed(failure));
+                }
+            }
+        }
+    }
+
+    /// Connects; a failure names the place and the cause.
+    async fn dial(&self, target: Target) -> Result<TcpStream, Failure> {
+        let limit = self.link.inner.settings.connect_timeout;
+        let place = match &target {
+            Target::Address(address) => address.to_string(),
+            Target::Named(authority) => authority.to_string(),
+        };
+        let connecting = async {
+            match target {
+                Target::Address(address) => dial(&self.link.from.via, address).await,
+                Target::Named(authority) => {
+                    let hosts = &self.link.inner.hosts;
+                    self.first_of(resolve(hosts, &authority.host, authority.port).await?)
+                        .await
+                }
+            }
+        };
+        let failure = |status, cause: &dyn std::fmt::Display| Failure {
+            status,
+            cause: format!("can't connect to {place}: {cause}").into(),
+        };
+        let stream = match timeout(limit, connecting).await {
+            Ok(Ok(stream)) => stream,
+            // RFC 5842, 7.2.
+            Ok(Err(error)) if error.get_ref().is_some_and(|cause| cause.is::<Loop>()) => {
+                return Err(failure(508, &error));
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(failure(504, &error)),
+            Ok(Err(error)) => return Err(failure(502, &error)),
+            Err(_) => return Err(failure(504, &format_args!("no answer within {limit:?}"))),
+        };
+        // The client's own probes end here.
+        sock::keep_alive(&stream);
+        Ok(stream)
+    }
+
+    async fn first_of(&self, addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+        let local = self.link.client.local_addr()?;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            if loops(local, address) {
+                last = io::Error::other(Loop);
+                continue;
+            }
+            match dial(&self.link.from.via, address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Relays what this upstream sends. `None`: the request side wants another one.
+    async fn relay(&mut self, upstream: &TcpStream) -> Option<ResponseEnd> {
+        loop {
+            match self.read(upstream).await {
+                Read::Some => {
+                    if self.pass_on().await.is_err() {
+                        return Some(ResponseEnd::ClientBroke);
+                    }
+                }
+                Read::End => return Some(self.end(false).await),
+                Read::Broken => return Some(self.end(true).await),
+                Read::Redial => {
+                    self.phase = Phase::Head { searched: 0 };
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, upstream: &TcpStream) -> Read {
+        let Self { link, buffer, .. } = self;
+        poll_fn(|context| {
+            if link.peek(|state| std::mem::take(&mut state.redial)) {
+                return Poll::Ready(Read::Redial);
+            }
+            buffer.poll_fill(upstream, context).map(|result| match result {
+                Ok(0) => Read::End,
+                Ok(_) => Read::Some,
+                Err(_) => Read::Broken,
+            })
+        })
+        .await
+    }
+
+    /// Passes on what the buffer holds, but for half a head.
+    async fn pass_on(&mut self) -> io::Result<()> {
+        let counters = &self.link.inner.counters;
+        loop {
+            let link = self.link;
+            // The scan notes under the same lock that the client is about to get a part of a response.
+            let (scan, done) = link.peek(|state| self.scan(state));
+            sock::write_all(link.client, self.buffer.pending()).await?;
+            self.buffer.written();
+            if done > 0 {
+                let started = matches!(self.phase, Phase::Body(_));
+                link.update(|state| {
+                    state.awaited.drain(..done.min(state.awaited.len()));
+                    state.started = started;
+                });
+            }
+            match scan {
+                Scan::More => return Ok(()),
+                Scan::Hold => link.until(|state| (!state.held()).then_some(())).await,
+                Scan::Swallow(count) => self.buffer.skip(count),
+                Scan::Tunnel => {
+                    counters.tunnels.add();
+                    link.update(|state| (state.opaque, state.tunnel) = (true, true));
+                }
+                Scan::Unasked if !link.peek(|state| state.spoke) => {
+                    // The server speaks first: no HTTP.
+                    if link.go_opaque() {
+                        counters.opaque.add();
+                    }
+                }
+                Scan::Unasked | Scan::Unreadable => {
+                    if link.update(State::lose) {
+                        counters.errors.response.add();
+                    }
+                }
+                Scan::Opaque => {
+                    if self.buffer.fresh().is_empty() {
+                        return Ok(());
+                    }
+                    self.buffer.scan(usize::MAX);
+                }
+            }
+        }
+    }
+
+    /// Understands as much of the buffer as it can; says how many responses it saw the end of.
+    fn scan(&mut self, state: &mut State) -> (Scan, usize) {
+        if state.held() {
+            return (Scan::Hold, 0);
+        }
+        if state.opaque || state.lost {
+            self.buffer.scan(usize::MAX);
+            return (Scan::Opaque, 0);
+        }
+        let mut done = 0;
+        loop {
+            match &mut self.phase {
+                Phase::Body(body) => {
+                    match body.advance(self.buffer.fresh(), |_| {}) {
+                        Ok(count) => self.buffer.scan(count),
+                        Err(_) => return (Scan::Unreadable, done),
+                    }
+                    if !body.is_done() {
+                        return (Scan::More, done);
+                    }
+                    self.phase = Phase::Head { searched: 0 };
+                    done += 1;
+                }
+                Phase::Head { searched } => {
+                    let fresh = self.buffer.fresh();
+                    if fresh.is_empty() {
+                        return (Scan::More, done);
+                    }
+                    let Some(awaited) = state.awaited.get(done) else {
+                        // Decided once what is done is written, and the request side has seen it.
+                        let scan = match (state.taking, done) {
+                            (true, _) => Scan::Hold,
+                            (false, 0) => Scan::Unasked,
+                            (false, _) => Scan::Swallow(0),
+                        };
+                        return (scan, done);
+                    };
+                    if !head::may_be_response(fresh) {
+                        return (Scan::Unreadable, done);
+                    }
+                    let limit = self.link.inner.settings.head;
+                    let end = match head::end(fresh, *searched) {
+                        End::At(end) if end <= limit => end,
+                        End::NotBefore(next) if fresh.len() <= limit => {
+                            *searched = next;
+                            return (Scan::More, done);
+                        }
+                        End::At(_) | End::NotBefore(_) => return (Scan::Unreadable, done),
+                    };
+                    let head = fresh.get(..end).unwrap_or_default();
+                    let Ok(response) = head::response(head, awaited.head) else {
+                        return (Scan::Unreadable, done);
+                    };
+                    let tunnel =
+                        response.status == 101 || (awaited.connect && (200..300).contains(&response.status));
+                    let swallow = response.status == 100 && awaited.swallow_continue;
+                    if swallow {
+                        if let Some(awaited) = state.awaited.get_mut(done) {
+                            awaited.swallow_continue = false;
+                        }
+                        self.phase = Phase::Head { searched: 0 };
+                        return (Scan::Swallow(end), done);
+                    }
+                    self.buffer.scan(end);
+                    if done == 0 {
+                        state.started = true;
+                    }
+                    if tunnel {
+                        return (Scan::Tunnel, done + 1);
+                    }
+                    if response.status < 200 {
+                        self.phase = Phase::Head { searched: 0 };
+                        continue;
+                    }
+                    state.closing |= !response.keep;
+                    self.phase = Phase::Body(response.body);
+                }
+            }
+        }
+    }
+
+    /// Passes the upstream's end on, and before it what it left half said.
+    async fn end(&mut self, broken: bool) -> ResponseEnd {
+        self.link.update(|state| state.upstream_ended = true);
+        self.link.until(|state| (!state.held()).then_some(())).await;
+        self.buffer.scan(usize::MAX);
+        if sock::write_all(self.link.client, self.buffer.pending())
+            .await
+            .is_err()
+        {
+            return ResponseEnd::ClientBroke;
+        }
+        self.buffer.written();
+        if broken {
+            return ResponseEnd::UpstreamBroke;
+        }
+        self.link.update(State::lose);
+        sock::finish(self.link.client);
+        ResponseEnd::Finished
+    }
+}

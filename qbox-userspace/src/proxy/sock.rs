@@ -1,0 +1,104 @@
+//! Reading and writing a socket through a shared reference, so that both directions of a connection can write to the
+//! client. Knows no protocol. Errors are the socket's own.
+
+use socket2::{SockRef, TcpKeepalive};
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Reads what is there. `Ok(0)` is the peer's end (or an empty `buffer`).
+pub(super) fn poll_read(
+    stream: &TcpStream,
+    context: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(context))?;
+        let mut got = None;
+        let tried = stream.try_io(Interest::READABLE, || {
+            let count = rustix::io::read(stream, &mut *buffer)?;
+            got = Some(count);
+            // Less than asked for: the kernel has no more, so the readiness is cleared here, which saves the read(2)
+            // that would only say so (epoll(7), edge-triggered).
+            if count > 0 && count < buffer.len() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match (got, tried) {
+            (Some(count), _) => return Poll::Ready(Ok(count)),
+            (None, Err(error)) if retry(&error) => {}
+            (None, Err(error)) => return Poll::Ready(Err(error)),
+            (None, Ok(())) => {}
+        }
+    }
+}
+
+/// Writes all of `bytes`.
+pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = poll_fn(|context| poll_write(stream, context, bytes)).await?;
+        bytes = bytes.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn poll_write(stream: &TcpStream, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(context))?;
+        match stream.try_write(bytes) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Err(error) if retry(&error) => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
+fn retry(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// Has the kernel find out when the peer is gone without a word: each minute of silence, then four times 15 s.
+pub(super) fn keep_alive(stream: &TcpStream) {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15));
+    // Without it the connection is served all the same.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(4));
+}
+
+/// Sends FIN: nothing more will be written. A socket that is already gone needs none.
+pub(super) fn finish(stream: &TcpStream) {
+    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+}
+
+/// Makes the socket's close a RST (SO_LINGER of 0, socket(7)).
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Sends FIN, then reads what the peer still sends, so that it gets our last answer before any RST (RFC 9112, 9.6).
+/// Ends with the peer's FIN, after a second, or after 1 MiB.
+pub(super) async fn linger(stream: &TcpStream) {
+    const TIME: Duration = Duration::from_secs(1);
+    const BYTES: usize = 1 << 20;
+    finish(stream);
+    let mut scratch = vec![0; 4096];
+    let mut left = BYTES;
+    let _ = tokio::time::timeout(TIME, async {
+        while left > 0 {
+            match poll_fn(|context| poll_read(stream, context, &mut scratch)).await {
+                Ok(0) | Err(_) => break,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,99 @@
+//! Limits, draining, and memory.
+
+use super::*;
+
+#[tokio::test]
+async fn one_connection_too_many() {
+    let rig = Rig::with(Settings {
+        connections: 1,
+        ..Settings::default()
+    })
+    .await;
+    let (mut client, mut server) = rig.pair().await;
+    let mut second = rig.client_of(rig.service.local_addr().unwrap()).await;
+    second.expect_reset().await;
+    assert_eq!((rig.proxy.counters().over_limit.get(), rig.proxy.open()), (1, 1));
+    client.finish().await;
+    server.finish().await;
+    client.expect_end().await;
+    rig.proxy.inner.none_open().await;
+    let (_client, _server) = rig.pair().await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_exchanges_end() {
+    let rig = Rig::new().await;
+    let (mut idle, _idle_server) = rig.pair().await;
+    let (mut busy, mut server) = rig.pair().await;
+    let (mut taking, _taking_server) = rig.pair().await;
+    busy.send("GET / HTTP/1.1\r\n\r\n").await;
+    server.expect("GET / HTTP/1.1\r\n\r\n").await;
+    taking.send("GET /slow HTTP/1.1\r\n\r\n").await;
+    rig.script.begun.notified().await;
+
+    let proxy = rig.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(PATIENCE).await });
+    idle.expect_end().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+    busy.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+    server.send("hi").await;
+    busy.expect("hi").await;
+    busy.expect_end().await;
+    rig.script.go.notify_one();
+    assert!(taking.rest().await.contains("\r\nConnection: close\r\n"));
+    drop(taking);
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
+    assert_eq!(
+        (rig.proxy.open(), rig.proxy.counters().errors.aborted.get()),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_drain_has_a_deadline() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    client.send("GET / HTTP/1.1\r\n\r\n").await;
+    server.expect("GET / HTTP/1.1\r\n\r\n").await;
+    rig.proxy.drain(Duration::from_millis(10)).await;
+    client.expect_reset().await;
+    server.expect_reset().await;
+    assert_eq!(rig.proxy.counters().errors.aborted.get(), 1);
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_read_holds_its_client() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let total = 64 << 20;
+    client
+        .send(format!("PUT / HTTP/1.1\r\nContent-Length: {total}\r\n\r\n"))
+        .await;
+    let block = vec![b'x'; 1 << 16];
+    let mut sent = 0;
+    // Until the kernel's buffers are full, which the proxy's own would not be if it went on reading.
+    while let Ok(count) = timeout(Duration::from_secs(1), client.stream.write(&block)).await {
+        sent += count.unwrap();
+        assert!(sent < total, "the whole body was taken in");
+    }
+    let mut got = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while got < sent {
+        got += server.stream.read(&mut buffer).await.unwrap();
+    }
+}
+
+#[test]
+fn a_connection_is_small() {
+    let proxy = Proxy::new(Arc::new(Script::default()), Settings::default(), Hosts::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let future = proxy.serve_captured(stream, nowhere().await, nowhere().await, Via::Node);
+        assert!(size_of_val(&future) <= 4096, "{} bytes", size_of_val(&future));
+    });
+}

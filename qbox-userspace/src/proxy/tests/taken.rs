@@ -1,0 +1,281 @@
+//! Requests that the handler takes.
+
+use super::*;
+use bytes::Bytes;
+
+#[tokio::test]
+async fn a_reply_between_others() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let take = "POST /take?x=1 HTTP/1.1\r\nhOst: a\r\nX: 1\r\nx: 2\r\nContent-Length: 5\r\n\r\nhello";
+    let get = "GET / HTTP/1.1\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    client.send([get, take, take, get].concat()).await;
+    server.expect(get).await;
+    // In the order of the requests, however early it was known.
+    assert!(rig.taken().is_empty());
+    server.send(ok).await;
+    client.expect([ok, &echo("hello"), &echo("hello")].concat()).await;
+    server.expect(get).await;
+    server.send(ok).await;
+    client.expect(ok).await;
+
+    let taken = rig.taken().remove(0);
+    assert_eq!(
+        (&*taken.method, &*taken.target, &*taken.body),
+        ("POST", "/take?x=1", &b"hello"[..])
+    );
+    let headers: Vec<_> = taken
+        .headers
+        .iter()
+        .map(|(name, value)| (&name[..], &value[..]))
+        .collect();
+    let expected: [(&str, &[u8]); 4] = [("hOst", b"a"), ("X", b"1"), ("x", b"2"), ("Content-Length", b"5")];
+    assert_eq!(headers, expected);
+    assert_eq!(
+        (taken.via, taken.destination),
+        (Via::Node, Some(rig.service.local_addr().unwrap()))
+    );
+    assert_eq!(
+        (
+            rig.proxy.counters().taken.get(),
+            rig.proxy.counters().passed.get()
+        ),
+        (2, 2)
+    );
+}
+
+#[tokio::test]
+async fn chunked() {
+    let rig = Rig::new().await;
+    let (mut client, _server) = rig.pair().await;
+    client.send("POST /take HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nT: 1\r\n\r\n").await;
+    client.expect(echo("hello")).await;
+}
+
+#[tokio::test]
+async fn head_and_old_clients() {
+    let rig = Rig::new().await;
+    let (mut client, _server) = rig.pair().await;
+    client
+        .send("HEAD /take HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    client.expect(echo("hi").strip_suffix("hi").unwrap()).await;
+    client
+        .send("GET /take HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        .await;
+    client
+        .expect(echo("").replace("\r\n\r\n", "\r\nConnection: keep-alive\r\n\r\n"))
+        .await;
+    client.send("GET /take HTTP/1.0\r\n\r\n").await;
+    assert_eq!(
+        client.rest().await,
+        echo("").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+    );
+}
+
+#[tokio::test]
+async fn close_is_answered_with_close() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    client
+        .send("GET /take HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .await;
+    assert_eq!(
+        client.rest().await,
+        echo("").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+    );
+    drop(client);
+    server.expect_end().await;
+}
+
+#[tokio::test]
+async fn half_close() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    client.send("GET /take HTTP/1.1\r\n\r\n").await;
+    client.finish().await;
+    client.expect(echo("")).await;
+    server.expect_end().await;
+    drop(server);
+    client.expect_end().await;
+}
+
+#[tokio::test]
+async fn continue_is_ours() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    client
+        .send("POST /take HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        .await;
+    client.expect("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.send("hi").await;
+    client.expect(echo("hi")).await;
+
+    // Passed after all: the service's own 100 is one too many, its other interim answers are not.
+    let head = "POST /maybe HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    client.send(head).await;
+    client.expect("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.send("hi").await;
+    server.expect([head, "hi"].concat()).await;
+    let rest = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    server
+        .send(["HTTP/1.1 100 Continue\r\n\r\n", rest].concat())
+        .await;
+    client.expect(rest).await;
+    // A client that has sent its body already is not told to.
+    client
+        .send("POST /take HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    client.expect(echo("hi")).await;
+}
+
+#[tokio::test]
+async fn passed_after_all_as_the_very_bytes() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    for request in [
+        "\r\nPOST /maybe HTTP/1.1\r\nhOST:  x \r\nContent-length: 3\r\n\r\nabc",
+        "POST /maybe HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n01;x=y\r\na\r\n2\r\nbc\r\n0\r\nt: 1\r\n\r\n",
+        "GET /maybe HTTP/1.1\r\n\r\n",
+    ] {
+        client.send(request).await;
+        server.expect(request).await;
+        server.send(ok).await;
+        client.expect(ok).await;
+    }
+    assert_eq!((rig.taken().len(), rig.proxy.counters().passed.get()), (3, 3));
+    client.send("GET /take HTTP/1.1\r\n\r\n").await;
+    client.expect(echo("")).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_goes_nowhere() {
+    let rig = Rig::new().await;
+    let long = "x".repeat(MAX_BODY + 1);
+    for request in [
+        format!(
+            "POST /take HTTP/1.1\r\nContent-Length: {}\r\n\r\n{long}",
+            long.len()
+        ),
+        format!(
+            "POST /take HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            long.len()
+        ),
+        format!("POST /take HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n{long}\r\n0\r\n\r\n"),
+        format!(
+            "POST /take HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+            "1;aaaaaaaaaaaa\r\nx\r\n".repeat(9000)
+        ),
+    ] {
+        let (mut client, mut server) = rig.pair().await;
+        // The proxy may end it before it has heard all.
+        let _ = client.stream.write_all(request.as_bytes()).await;
+        client
+            .expect("HTTP/1.1 413 Payload Too Large\r\nContent-Type: application/problem+json\r\n")
+            .await;
+        drop(client);
+        server.expect_end().await;
+    }
+    assert!(rig.taken().is_empty());
+    assert_eq!(rig.proxy.counters().errors.body_too_large.get(), 4);
+    // As long as may be.
+    let (mut client, _server) = rig.pair().await;
+    let body = "x".repeat(MAX_BODY);
+    client
+        .send(format!(
+            "POST /take HTTP/1.1\r\nContent-Length: {MAX_BODY}\r\n\r\n{body}"
+        ))
+        .await;
+    client.expect(echo(&body)).await;
+}
+
+#[tokio::test]
+async fn half_a_request_goes_nowhere() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    client
+        .send("POST /take HTTP/1.1\r\nContent-Length: 5\r\n\r\nhel")
+        .await;
+    client.finish().await;
+    server.expect_reset().await;
+    assert!(rig.taken().is_empty());
+}
+
+#[tokio::test]
+async fn the_caller_going_away_ends_nothing() {
+    let rig = Rig::new().await;
+    let (mut client, _server) = rig.pair().await;
+    client
+        .send("POST /slow HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    rig.script.begun.notified().await;
+    client.reset();
+    rig.proxy.drain(Duration::ZERO).await;
+    rig.script.go.notify_one();
+    timeout(PATIENCE, rig.script.finished.notified())
+        .await
+        .expect("the handler was cancelled");
+}
+
+#[tokio::test]
+async fn a_trigger_needs_no_service() {
+    let rig = Rig::new().await;
+    let mut client = rig.client_of(nowhere().await).await;
+    client
+        .send("POST /slow HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    rig.script.begun.notified().await;
+    rig.script.go.notify_one();
+    let reply = client.rest().await;
+    assert!(
+        reply.starts_with("HTTP/1.1 201 ") && reply.ends_with("\r\n\r\nhi"),
+        "{reply}"
+    );
+    // Nor one that stays.
+    let (mut client, server) = rig.pair().await;
+    client
+        .send("POST /slow HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    rig.script.begun.notified().await;
+    server.reset();
+    rig.script.go.notify_one();
+    client.expect("HTTP/1.1 201 ").await;
+}
+
+#[tokio::test]
+async fn passed_after_all_without_a_service() {
+    let rig = Rig::new().await;
+    let mut client = rig.client_of(nowhere().await).await;
+    client
+        .send("POST /maybe HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 502 "));
+}
+
+#[tokio::test]
+async fn a_second_coding_can_not_be_taken() {
+    let rig = Rig::new().await;
+    let (mut client, _server) = rig.pair().await;
+    client
+        .send("POST /take HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
+        .await;
+    client.expect("HTTP/1.1 501 ").await;
+    assert!(rig.taken().is_empty());
+}
+
+#[tokio::test]
+async fn a_reply_is_dated() {
+    let reply = Reply {
+        status: 200,
+        headers: vec![("A".to_owned(), Bytes::from_static(b"b"))],
+        body: Bytes::new(),
+    };
+    let bytes = super::super::reply::serialize(
+        &reply,
+        super::super::reply::Terms::default(),
+        std::time::SystemTime::now(),
+    );
+    assert!(String::from_utf8(bytes).unwrap().contains("\r\nDate: "));
+}

@@ -140,6 +140,11 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
+    /// The caller has waited `reply_timeout` for the compensation, and is answered before its end.
+    ReplyDue {
+        /// When.
+        at: Timestamp,
+    },
     /// A step's compensations are all done.
     Undone {
         /// Which step.

@@ -148,6 +148,17 @@ impl Template {
         })
     }
 
+    /// The text, with `value` asked for each expression.
+    pub(super) fn try_fill<E>(&self, value: impl Fn(&Expr) -> Result<String, E>) -> Result<String, E> {
+        self.parts.iter().try_fold(String::new(), |mut text, part| {
+            match part {
+                Part::Text(literal) => text.push_str(literal),
+                Part::Value(expr) => text.push_str(&value(expr)?),
+            }
+            Ok(text)
+        })
+    }
+
     /// Whether it holds no expression.
     #[must_use]
     pub fn is_literal(&self) -> bool {

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// Something the world says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// An attempt ended. Fenced by (step, direction, attempt): an outcome that is not awaited changes nothing, but for a
-    /// late success of a transaction whose compensation is done, which is compensated again.
+    /// An attempt ended. Fenced by (step, direction, attempt): an outcome that is not awaited changes nothing, but for the
+    /// late success of a transaction that was given up; if it is being undone, or is, it is compensated again.
     Outcome(Outcome),
     /// A moment that a [`Command::Wake`] asked for has come.
     Timer,

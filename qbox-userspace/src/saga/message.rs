@@ -29,6 +29,47 @@ impl Headers {
     }
 }
 
+/// Fields that are one connection's own, or the framing's (RFC 9110, 7.6.1).
+const OF_CONNECTION: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Headers {
+    /// The fields that are to be passed on: without those that are one connection's own, by their meaning or because
+    /// `Connection` names them (RFC 9110, 7.6.1), and without the body's framing.
+    #[must_use]
+    pub fn end_to_end(&self) -> Self {
+        let named: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"))
+            .flat_map(|(_, value)| value.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .collect();
+        let passed_on = |name: &str| {
+            !OF_CONNECTION.iter().any(|known| name.eq_ignore_ascii_case(known))
+                && !named
+                    .iter()
+                    .any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| passed_on(name))
+                .cloned()
+                .collect(),
+        )
+    }
+}
+
 /// A request that Qbox sends, or that a pod sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

@@ -18,20 +18,28 @@
 mod event;
 mod expr;
 mod expr_parse;
+mod fill;
 mod id;
 mod io;
+mod machine;
+mod matcher;
 mod message;
 mod plan;
+mod reply;
+mod retry;
+mod values;
 
 pub use event::{AttemptEnd, Class, Direction, Event, SCHEMA};
 pub use expr::{Expr, ExprError, FieldPath, MessagePart, Place, Scope, Source, Template};
+pub use fill::key;
 pub use id::{PlanHash, SagaId, StepId, Timestamp};
 pub use io::{Call, Command, Input, Operator, OperatorAction, Outcome, Timer};
-// machine: to come
-
+pub use machine::{ReplayError, Saga, SagaState, StepState, StepView, UndoState};
+pub use matcher::{RequestHead, match_body, match_head, trigger};
 pub use message::{Headers, Request, Response, Trigger};
 pub use plan::{
     BodyTemplate, CompensateWhen, Compensation, Condition, JsonTemplate, Kind, Mode, OnRecovery, Plan, Probe,
     ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate, ResponseMatch, RetryOn, RetryPolicy, Scheme,
     Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
 };
+pub use reply::Reply;

@@ -1,0 +1,329 @@
+//! The one place where a saga's state changes: each event folded into it.
+//!
+//! Asks nothing of its own: whether an event may happen was `decide`'s question. An event that fits nowhere changes nothing.
+
+use super::lane::{Flight, Run, Undo};
+use super::{ReplayError, Saga, SagaState, Turned};
+use crate::saga::event::{AttemptEnd, Class, Direction, Event};
+use crate::saga::id::StepId;
+use crate::saga::io::OperatorAction;
+use crate::saga::plan::{Kind, OnRecovery, Step};
+use crate::saga::retry::Why;
+use std::sync::Arc;
+
+impl Run {
+    /// A step that hasn't begun.
+    pub(super) fn new(step: &Step) -> Self {
+        Self {
+            undo: step.compensations.iter().map(|_| Undo::default()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Saga {
+    /// Whether the event can belong to a saga of this plan, behind its first one.
+    pub(super) fn check(&self, event: &Event) -> Result<(), ReplayError> {
+        let (step, direction) = match event {
+            Event::Began { .. } => return Err(ReplayError::SecondBeginning),
+            Event::Sending { step, direction, .. }
+            | Event::Ended { step, direction, .. }
+            | Event::RetryAt { step, direction, .. } => (*step, *direction),
+            Event::Skipped { step, .. }
+            | Event::StepFailed { step, .. }
+            | Event::Undone { step, .. }
+            | Event::Stuck { step, .. }
+            | Event::Failed { step: Some(step), .. } => (*step, Direction::Transaction),
+            Event::Failed { step: None, .. }
+            | Event::Compensating { .. }
+            | Event::ReplyDue { .. }
+            | Event::Committed { .. }
+            | Event::Compensated { .. }
+            | Event::Decided { .. }
+            | Event::Recovered { .. } => return Ok(()),
+        };
+        match self.run(step).and_then(|run| run.lane(direction)) {
+            Some(_) => Ok(()),
+            None => Err(ReplayError::NotInPlan(step)),
+        }
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            // `Saga::new` is what it does.
+            Event::Began { .. } => {}
+            Event::Skipped { step, .. } => self.change(*step, |run| run.skipped = true),
+            Event::Sending {
+                step,
+                direction,
+                attempt,
+                ..
+            } => self.send(*step, *direction, *attempt),
+            Event::Ended {
+                step,
+                direction,
+                attempt,
+                end,
+                class,
+                ..
+            } => self.end(*step, *direction, *attempt, end, *class),
+            Event::RetryAt {
+                step, direction, due, ..
+            } => self.change(*step, |run| {
+                if let Some(lane) = run.lane_mut(*direction) {
+                    lane.due = Some(*due);
+                }
+            }),
+            Event::StepFailed { step, cause, .. } => {
+                self.change(*step, |run| run.failed = Some(cause.clone()));
+            }
+            Event::Failed { step, .. } => self.turn(*step),
+            Event::Compensating { at } => self.compensating = Some(*at),
+            Event::ReplyDue { .. } => self.overdue = true,
+            Event::Undone { step, .. } => self.change(*step, |run| run.undone = true),
+            Event::Stuck { step, cause, .. } => self.change(*step, |run| run.stuck = Some(cause.clone())),
+            Event::Committed { .. } => self.finish(SagaState::Committed),
+            Event::Compensated { .. } => self.finish(SagaState::Compensated),
+            Event::Decided { operator, .. } => self.obey(&operator.action, &operator.why),
+            Event::Recovered { .. } => self.recover(),
+        }
+    }
+
+    fn finish(&mut self, state: SagaState) {
+        self.ended = Some(state);
+        for run in &mut self.runs {
+            run.transaction.stop();
+            run.probe.stop();
+            run.undo.iter_mut().for_each(|undo| undo.lane.stop());
+        }
+    }
+
+    fn change(&mut self, step: StepId, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.runs.get_mut(step.index()) {
+            change(run);
+        }
+    }
+
+    fn send(&mut self, step: StepId, direction: Direction, attempt: u32) {
+        let request = self.request(step, direction, attempt).map(Arc::new);
+        let pivot = self
+            .plan
+            .steps
+            .get(step.index())
+            .is_some_and(|s| s.kind == Kind::Pivot);
+        let flight = Flight {
+            durable_first: match direction {
+                Direction::Transaction => pivot || !self.heard,
+                Direction::Probe => false,
+                Direction::Compensation(_) => attempt == 1,
+            },
+            request,
+        };
+        if direction == Direction::Transaction
+            && let (Ok(request), Some(exchange)) = (&flight.request, self.exchanges.get_mut(step.index()))
+        {
+            exchange.request = Some(Arc::clone(request));
+        }
+        self.change(step, |run| {
+            if let Some(lane) = run.lane_mut(direction) {
+                lane.sent = attempt;
+                lane.due = None;
+                lane.last = None;
+                lane.flight = Some(flight);
+            }
+            if direction == Direction::Transaction {
+                run.probed = false;
+                run.probe.start_anew();
+            }
+        });
+    }
+
+    fn end(&mut self, step: StepId, direction: Direction, attempt: u32, end: &AttemptEnd, class: Class) {
+        let Some(run) = self.runs.get_mut(step.index()) else {
+            return;
+        };
+        let Some(lane) = run.lane_mut(direction) else {
+            return;
+        };
+        let flight = if lane.sent == attempt {
+            lane.flight.take()
+        } else {
+            None
+        };
+        let late = flight.is_none();
+        if let Some(flight) = flight {
+            let hole = flight.request.err();
+            self.heard |= hole.is_none();
+            lane.last = Some(hole.map_or_else(|| Why::of(end), Why::Hole));
+            if *end == AttemptEnd::Lost {
+                lane.free = lane.free.saturating_add(1);
+            }
+        }
+        match direction {
+            Direction::Transaction if late => {
+                if !run.unheard.contains(&attempt) {
+                    return;
+                }
+                run.unheard.retain(|open| *open != attempt);
+                run.class = Some(class);
+                run.transaction.due = None;
+                run.probe.due = None;
+                if run.undo_begun() {
+                    run.undo_again();
+                }
+            }
+            Direction::Transaction => {
+                run.class = run.class.max(Some(class));
+                if class == Class::Unknown && !matches!(end, AttemptEnd::Answered(_)) {
+                    run.expect_late(attempt);
+                }
+            }
+            // An answer to the request itself, come late, says more than the probe's.
+            Direction::Probe if class != Class::Unknown && run.class != Some(Class::Applied) => {
+                run.class = Some(class);
+                run.probed = true;
+            }
+            Direction::Probe => {}
+            Direction::Compensation(n) => {
+                if let Some(undo) = run.undo.get_mut(usize::from(n)) {
+                    let stale = std::mem::take(&mut undo.stale);
+                    undo.done = class == Class::Applied && !stale;
+                    if stale {
+                        undo.lane.start_anew();
+                    }
+                }
+            }
+        }
+        // A probe that found the effect knows more of it than an answer that told nothing.
+        let tells =
+            direction == Direction::Transaction || (direction == Direction::Probe && class == Class::Applied);
+        if tells
+            && let (AttemptEnd::Answered(response), Some(exchange)) =
+                (end, self.exchanges.get_mut(step.index()))
+        {
+            exchange.response = Some(Arc::new(response.clone()));
+        }
+        if self.compensating.is_none() && self.past_pivot() {
+            self.go_on();
+        }
+    }
+
+    /// No further step starts, and what waits for another attempt waits no longer. Only a pivot must be known.
+    fn turn(&mut self, step: Option<StepId>) {
+        self.turned = Some(Turned { step });
+        for (step, run) in self.plan.steps.iter().zip(&mut self.runs) {
+            if step.kind != Kind::Pivot {
+                run.transaction.due = None;
+                run.probe.due = None;
+            }
+        }
+    }
+
+    /// The pivot is applied: what had turned the saga, or was about to, no longer counts.
+    fn go_on(&mut self) {
+        self.abort = None;
+        if self.turned.take().is_some() {
+            for run in &mut self.runs {
+                run.failed = None;
+            }
+        }
+    }
+
+    /// Qbox was restarted. A tail of the history may be lost, and what was sent in it nobody knows: unless the saga had
+    /// turned, each step that isn't settled, and whose turn may have come, may have been sent.
+    fn recover(&mut self) {
+        if self.plan.on_recovery == OnRecovery::Compensate && !self.past_pivot() {
+            self.abort = Some("Qbox was restarted while the saga ran".to_owned());
+        }
+        let anything_sent = self.runs.iter().any(|run| run.transaction.sent > 0);
+        if self.turned.is_some() || !anything_sent {
+            return;
+        }
+        for id in self.order.clone() {
+            let (Some(step), Some(run)) = (self.plan.steps.get(id.index()), self.run(id)) else {
+                continue;
+            };
+            let reached = |before: &StepId| self.run(*before).is_some_and(|run| run.done() || run.begun());
+            if run.settled() || step.kind == Kind::Pivot || !step.after.iter().all(reached) {
+                continue;
+            }
+            // As it would have been sent, for a compensation that reads it.
+            let request = match run.transaction.sent {
+                0 => self.request(id, Direction::Transaction, 1).ok(),
+                _ => None,
+            };
+            if let (Some(request), Some(exchange)) = (request, self.exchanges.get_mut(id.index())) {
+                exchange.request = Some(Arc::new(request));
+            }
+            self.change(id, |run| {
+                run.maybe_sent = true;
+                run.class = run.class.max(Some(Class::Unknown));
+            });
+        }
+    }
+
+    fn obey(&mut self, action: &OperatorAction, why: &str) {
+        match action {
+            OperatorAction::Retry(which) => {
+                let undoing = self.compensating.is_some();
+                for (id, run) in (0..).map(StepId).zip(&mut self.runs) {
+                    if which.is_none_or(|step| step == id) {
+                        run.retry(undoing);
+                    }
+                }
+            }
+            OperatorAction::Skip(step) => {
+                let undoing = self.compensating.is_some();
+                self.change(*step, |run| run.finish_by_hand(undoing));
+            }
+            OperatorAction::Resolve => {
+                let undoing = self.turned.is_some();
+                for (step, run) in self.plan.steps.iter().zip(&mut self.runs) {
+                    if undoing && run.begun() && !run.settled() {
+                        run.failed = Some("settled by an operator".to_owned());
+                    }
+                    if !undoing || (run.needs_undo(step) && !run.undone) {
+                        run.finish_by_hand(undoing);
+                    }
+                    run.transaction.stop();
+                    run.probe.stop();
+                }
+            }
+            OperatorAction::Compensate => self.abort = Some(format!("an operator: {why}")),
+            OperatorAction::Pause => self.paused = true,
+            OperatorAction::Resume => self.paused = false,
+        }
+    }
+}
+
+impl Run {
+    /// An operator wants what is stuck, or waits, to be tried again now.
+    fn retry(&mut self, undoing: bool) {
+        let stuck = self.stuck.take().is_some();
+        if undoing {
+            for undo in self
+                .undo
+                .iter_mut()
+                .filter(|undo| !undo.done && undo.lane.flight.is_none())
+            {
+                undo.lane.start_anew();
+            }
+        } else if stuck {
+            self.failed = None;
+            self.transaction.start_anew();
+            self.probe.start_anew();
+        }
+    }
+
+    /// An operator has done what was left to do.
+    fn finish_by_hand(&mut self, undoing: bool) {
+        self.stuck = None;
+        if undoing {
+            self.by_hand = true;
+            self.undo.iter_mut().for_each(|undo| undo.lane.stop());
+        } else if !self.done() {
+            self.class = Some(Class::Applied);
+            self.failed = None;
+        }
+    }
+}

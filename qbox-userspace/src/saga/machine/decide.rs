@@ -1,0 +1,461 @@
+//! What follows: from an input, and then from the state itself, until nothing more does.
+//!
+//! Each function of the second half looks at the state alone and gives at most one event, which `apply` then makes
+//! untrue as a reason for itself; that is why the loop ends.
+
+use super::Saga;
+use super::lane::{Lane, Run};
+use crate::saga::event::{AttemptEnd, Class, Direction, Event};
+use crate::saga::id::{StepId, Timestamp};
+use crate::saga::io::{Input, Operator, OperatorAction, Outcome};
+use crate::saga::plan::{Kind, RequestPlan, RetryPolicy, Step};
+use crate::saga::retry::{self, Chance, Why};
+use crate::saga::{fill, matcher};
+
+impl Saga {
+    /// Takes one input in. False: it changes nothing.
+    pub(super) fn take(&mut self, input: Input, now: Timestamp, events: &mut Vec<Event>) -> bool {
+        match input {
+            Input::Outcome(outcome) => match self.ended_by(outcome, now) {
+                Some(event) => self.record(event, events),
+                None => return false,
+            },
+            Input::Timer => {}
+            Input::Operator(operator) => {
+                if !self.accepts(&operator) {
+                    return false;
+                }
+                self.record(Event::Decided { operator, at: now }, events);
+            }
+            Input::Recovered => {
+                self.record(Event::Recovered { at: now }, events);
+                let lost: Vec<_> = self.in_flight().collect();
+                for (step, direction, attempt) in lost {
+                    let event = Event::Ended {
+                        step,
+                        direction,
+                        attempt,
+                        end: AttemptEnd::Lost,
+                        class: Class::Unknown,
+                        at: now,
+                    };
+                    self.record(event, events);
+                }
+            }
+        }
+        true
+    }
+
+    /// Records everything that follows from the state.
+    pub(super) fn follow(&mut self, now: Timestamp, events: &mut Vec<Event>) {
+        while let Some(event) = self.next_event(now) {
+            self.record(event, events);
+        }
+    }
+
+    fn record(&mut self, event: Event, events: &mut Vec<Event>) {
+        self.apply(&event);
+        events.push(event);
+    }
+
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = (StepId, Direction, u32)> {
+        self.each().flat_map(|(id, _, run)| {
+            run.lanes()
+                .filter(|(_, lane)| lane.flight.is_some())
+                .map(move |(direction, lane)| (id, direction, lane.sent))
+        })
+    }
+
+    /// The end of the attempt in flight; or the late success of one that was given up.
+    fn ended_by(&self, outcome: Outcome, at: Timestamp) -> Option<Event> {
+        let Outcome {
+            step,
+            direction,
+            attempt,
+            end,
+        } = outcome;
+        let run = self.run(step)?;
+        let lane = run.lane(direction)?;
+        let awaited = lane.flight.is_some() && lane.sent == attempt;
+        let may_be_late = direction == Direction::Transaction && run.unheard.contains(&attempt);
+        if !awaited && !may_be_late {
+            return None;
+        }
+        let class = self.class(step, direction, &end);
+        (awaited || class == Class::Applied).then_some(Event::Ended {
+            step,
+            direction,
+            attempt,
+            end,
+            class,
+            at,
+        })
+    }
+
+    /// What an attempt's end says.
+    fn class(&self, id: StepId, direction: Direction, end: &AttemptEnd) -> Class {
+        let values = self.values();
+        let matches = |any, response| matcher::response_matches(any, response, &values);
+        let Some(step) = self.plan.steps.get(id.index()) else {
+            return Class::Unknown;
+        };
+        let (applied, refused) = match direction {
+            Direction::Transaction => (&step.success, Some(&step.refused)),
+            Direction::Probe => match &step.probe {
+                Some(probe) => (&probe.applied, Some(&probe.refused)),
+                None => return Class::Unknown,
+            },
+            Direction::Compensation(n) => match step.compensations.get(usize::from(n)) {
+                Some(compensation) => (&compensation.success, None),
+                None => return Class::Unknown,
+            },
+        };
+        match end {
+            AttemptEnd::Answered(response) if matches(applied, response) => Class::Applied,
+            AttemptEnd::Answered(response) if refused.is_some_and(|any| matches(any, response)) => {
+                Class::NotApplied
+            }
+            // A probe that isn't sent says nothing of the transaction.
+            AttemptEnd::NotSent(_) if direction != Direction::Probe => Class::NotApplied,
+            _ => Class::Unknown,
+        }
+    }
+
+    /// Whether an operator's decision can be carried out as things stand.
+    fn accepts(&self, operator: &Operator) -> bool {
+        let stuck = |run: &Run| run.stuck.is_some();
+        match operator.action {
+            OperatorAction::Retry(which) => self.each().any(|(id, _, run)| {
+                let waits = run.undo.iter().any(|undo| undo.lane.due.is_some());
+                which.is_none_or(|step| step == id) && (stuck(run) || waits)
+            }),
+            OperatorAction::Skip(step) => {
+                let place = self.each().find(|(id, ..)| *id == step);
+                place.is_some_and(|(_, step, run)| {
+                    let undoing = self.compensating.is_some() && run.needs_undo(step) && !run.undone;
+                    undoing || stuck(run)
+                })
+            }
+            OperatorAction::Resolve => self.turned.is_some() || self.runs.iter().any(stuck),
+            OperatorAction::Compensate => self.turned.is_none() && !self.past_pivot(),
+            OperatorAction::Pause => !self.paused,
+            OperatorAction::Resume => self.paused,
+        }
+    }
+
+    /// What follows next. The order is the machine's policy: what has ended is judged before anything is begun, and
+    /// a saga whose steps are all done commits, whatever else would have turned it at the same moment.
+    fn next_event(&self, now: Timestamp) -> Option<Event> {
+        if self.ended.is_some() {
+            return None;
+        }
+        self.hole(now)
+            .or_else(|| self.commit(now))
+            .or_else(|| self.fail(now))
+            .or_else(|| self.settle(now))
+            .or_else(|| self.resend(now))
+            .or_else(|| self.start(now))
+            .or_else(|| self.compensate(now))
+            .or_else(|| self.undo(now))
+            .or_else(|| self.compensated(now))
+            .or_else(|| self.answer(now))
+    }
+
+    /// An intent whose request can't be put together ends at once.
+    fn hole(&self, at: Timestamp) -> Option<Event> {
+        self.each().find_map(|(step, _, run)| {
+            run.lanes().find_map(|(direction, lane)| {
+                let why = lane.flight.as_ref()?.request.as_ref().err()?;
+                let end = AttemptEnd::NotSent(why.clone());
+                Some(Event::Ended {
+                    step,
+                    direction,
+                    attempt: lane.sent,
+                    class: self.class(step, direction, &end),
+                    end,
+                    at,
+                })
+            })
+        })
+    }
+
+    fn commit(&self, at: Timestamp) -> Option<Event> {
+        (self.turned.is_none() && self.runs.iter().all(Run::done)).then_some(Event::Committed { at })
+    }
+
+    /// A step has failed, the time is over, or someone wants it undone.
+    fn fail(&self, at: Timestamp) -> Option<Event> {
+        if self.turned.is_some() {
+            return None;
+        }
+        let mut failed = self
+            .each()
+            .filter_map(|(id, step, run)| Some((id, step, run, run.failed.as_ref()?)));
+        if self.past_pivot() {
+            let (step, _, _, why) = failed.find(|(_, _, run, _)| run.stuck.is_none())?;
+            let cause = format!("the pivot is applied, but this step can't be: {why}");
+            return Some(Event::Stuck { step, cause, at });
+        }
+        if let Some((id, step, run, why)) = failed.next() {
+            let what = match run.class {
+                Some(Class::NotApplied) | None => "was not applied",
+                Some(Class::Unknown | Class::Applied) => "may or may not have been applied",
+            };
+            let cause = format!("`{}` {what}: {why}", step.name);
+            return Some(Event::Failed {
+                step: Some(id),
+                cause,
+                at,
+            });
+        }
+        let late = !self.paused && at >= self.began.after(self.plan.timeout);
+        let cause = match &self.abort {
+            Some(cause) => cause.clone(),
+            None if late => format!("not done within {:?}", self.plan.timeout),
+            None => return None,
+        };
+        Some(Event::Failed {
+            step: None,
+            cause,
+            at,
+        })
+    }
+
+    /// A step whose last attempt has ended without success: once more, or ask, or give up.
+    fn settle(&self, at: Timestamp) -> Option<Event> {
+        self.each().find_map(|(id, step, run)| {
+            let judged = match run.transaction.last {
+                Some(_) => true,
+                None => run.begun() && self.turned.is_some(),
+            };
+            if !judged || run.waits_forward() || run.settled() {
+                return None;
+            }
+            if let Some(event) = self.again(id, step, run, at) {
+                return Some(event);
+            }
+            match self.ask(id, step, run, at) {
+                Ask::Now(event) => Some(*event),
+                Ask::Later => None,
+                Ask::No => Some(give_up(id, run, at)),
+            }
+        })
+    }
+
+    /// Another attempt of the transaction, after a wait.
+    fn again(&self, id: StepId, step: &Step, run: &Run, at: Timestamp) -> Option<Event> {
+        let lane = &run.transaction;
+        let why = lane.last.as_ref()?;
+        let unknown = run.class == Some(Class::Unknown);
+        let forward = self.turned.is_none();
+        let endless = match step.kind {
+            Kind::Compensatable => false,
+            Kind::Pivot => unknown && (step.probe.is_none() || asks_in_vain(run)),
+            Kind::Retriable => forward,
+        };
+        let again = match why {
+            Why::Hole(_) => false,
+            _ => endless || (forward && retry::allows(&step.retry, lane.used(), why)),
+        };
+        again.then(|| self.retry_at(id, Direction::Transaction, lane, &step.retry, why, at))
+    }
+
+    /// The probe, while the outcome is unknown: as its policy says; once, where the saga has turned meanwhile; without
+    /// end for a pivot, which must be known.
+    fn ask(&self, id: StepId, step: &Step, run: &Run, at: Timestamp) -> Ask {
+        let unknown = run.class == Some(Class::Unknown) && !run.probed;
+        let Some(probe) = step.probe.as_ref().filter(|_| unknown) else {
+            return Ask::No;
+        };
+        let lane = &run.probe;
+        match &lane.last {
+            None if self.paused => Ask::Later,
+            None => Ask::Now(Box::new(sending(id, Direction::Probe, lane, at))),
+            Some(Why::Hole(_)) => Ask::No,
+            Some(why) => {
+                let forward = self.turned.is_none();
+                let allowed = forward && retry::allows(&probe.retry, lane.used(), why);
+                if allowed || step.kind == Kind::Pivot {
+                    Ask::Now(Box::new(self.retry_at(
+                        id,
+                        Direction::Probe,
+                        lane,
+                        &probe.retry,
+                        why,
+                        at,
+                    )))
+                } else {
+                    Ask::No
+                }
+            }
+        }
+    }
+
+    fn retry_at(
+        &self,
+        step: StepId,
+        direction: Direction,
+        lane: &Lane,
+        policy: &RetryPolicy,
+        why: &Why,
+        at: Timestamp,
+    ) -> Event {
+        let attempt = lane.next();
+        let chance = Chance::of_attempt(self.seed, step, direction, attempt);
+        Event::RetryAt {
+            step,
+            direction,
+            attempt,
+            due: at.after(retry::wait(policy, lane.used(), why, chance)),
+            at,
+        }
+    }
+
+    /// An attempt whose time has come.
+    fn resend(&self, now: Timestamp) -> Option<Event> {
+        if self.paused {
+            return None;
+        }
+        self.each().find_map(|(id, _, run)| {
+            run.lanes()
+                .find(|(_, lane)| lane.due.is_some_and(|due| due <= now))
+                .map(|(direction, lane)| sending(id, direction, lane, now))
+        })
+    }
+
+    /// A step whose turn has come.
+    fn start(&self, at: Timestamp) -> Option<Event> {
+        if self.paused || self.turned.is_some() {
+            return None;
+        }
+        self.each().find_map(|(id, step, run)| {
+            // Not begun; or begun anew by an operator.
+            let pending = run.transaction.last.is_none() && run.transaction.is_idle() && !run.settled();
+            let done = |before: &StepId| self.run(*before).is_none_or(Run::done);
+            if !pending || !step.after.iter().all(done) {
+                return None;
+            }
+            let values = self.values();
+            if step
+                .when
+                .iter()
+                .all(|condition| fill::condition(condition, &values))
+            {
+                Some(sending(id, Direction::Transaction, &run.transaction, at))
+            } else {
+                Some(Event::Skipped { step: id, at })
+            }
+        })
+    }
+
+    /// The saga has turned and everything that was begun is settled.
+    fn compensate(&self, at: Timestamp) -> Option<Event> {
+        let quiet = |run: &Run| !run.waits_forward() && (!run.begun() || run.settled());
+        let due = self.turned.is_some() && self.compensating.is_none() && self.runs.iter().all(quiet);
+        due.then_some(Event::Compensating { at })
+    }
+
+    /// The next message of a step that is being undone.
+    fn undo(&self, at: Timestamp) -> Option<Event> {
+        self.compensating?;
+        let blocked = self.blocked();
+        self.each().find_map(|(id, step, run)| {
+            if !run.needs_undo(step) || run.undone || run.stuck.is_some() {
+                return None;
+            }
+            let Some((n, undo)) = run.next_undo().filter(|_| !run.by_hand) else {
+                return Some(Event::Undone { step: id, at });
+            };
+            let waits = blocked.get(id.index()).copied().unwrap_or(false) && !run.undo_begun();
+            if waits || !undo.lane.is_idle() {
+                return None;
+            }
+            let direction = Direction::Compensation(n);
+            let policy = &step.compensations.get(usize::from(n))?.retry;
+            match &undo.lane.last {
+                None => (!self.paused).then(|| sending(id, direction, &undo.lane, at)),
+                Some(why) if retry::allows(policy, undo.lane.used(), why) => {
+                    Some(self.retry_at(id, direction, &undo.lane, policy, why, at))
+                }
+                Some(why) => Some(Event::Stuck {
+                    step: id,
+                    cause: why.to_string(),
+                    at,
+                }),
+            }
+        })
+    }
+
+    /// For each step whether one that came after it, at any distance, is still to be undone. A stuck one is not waited for.
+    fn blocked(&self) -> Vec<bool> {
+        let mut blocked = vec![false; self.runs.len()];
+        for id in self.order.iter().rev() {
+            let (Some(step), Some(run)) = (self.plan.steps.get(id.index()), self.run(*id)) else {
+                continue;
+            };
+            let waits = run.needs_undo(step) && !run.undone && run.stuck.is_none();
+            if waits || blocked.get(id.index()).copied().unwrap_or(false) {
+                for before in &step.after {
+                    if let Some(blocked) = blocked.get_mut(before.index()) {
+                        *blocked = true;
+                    }
+                }
+            }
+        }
+        blocked
+    }
+
+    fn compensated(&self, at: Timestamp) -> Option<Event> {
+        self.compensating?;
+        self.each()
+            .all(|(_, step, run)| !run.needs_undo(step) || run.undone)
+            .then_some(Event::Compensated { at })
+    }
+
+    /// The caller of a saga that compensates for too long.
+    fn answer(&self, at: Timestamp) -> Option<Event> {
+        let due = self.compensating?.after(self.plan.reply_timeout);
+        (!self.overdue && at >= due).then_some(Event::ReplyDue { at })
+    }
+
+    /// Whether the step's request is the trigger itself.
+    pub(super) fn forwards(step: &Step, direction: Direction) -> bool {
+        direction == Direction::Transaction && step.request == RequestPlan::Forward
+    }
+}
+
+/// Whether a probe is sent.
+enum Ask {
+    Now(Box<Event>),
+    /// Once the saga is no longer paused.
+    Later,
+    No,
+}
+
+/// The probe can't be put together, so that it will never tell.
+fn asks_in_vain(run: &Run) -> bool {
+    matches!(run.probe.last, Some(Why::Hole(_)))
+}
+
+fn sending(step: StepId, direction: Direction, lane: &Lane, at: Timestamp) -> Event {
+    Event::Sending {
+        step,
+        direction,
+        attempt: lane.next(),
+        at,
+    }
+}
+
+fn give_up(step: StepId, run: &Run, at: Timestamp) -> Event {
+    let cause = match &run.transaction.last {
+        _ if run.probed => "its probe says that it was not applied".to_owned(),
+        Some(why) => why.to_string(),
+        None => "Qbox was restarted; it may have been sent before".to_owned(),
+    };
+    Event::StepFailed {
+        step,
+        class: run.class.unwrap_or(Class::NotApplied),
+        cause,
+        at,
+    }
+}

@@ -1,0 +1,409 @@
+//! One saga as a state machine: events in, commands out.
+//!
+//! ```text
+//! begin ─┐
+//! decide ┴─> events ─> apply ─> state ─> commands, reply, views
+//! replay ────────────────┘
+//! ```
+//!
+//! - `apply` alone changes the state, and asks nobody: the same events give the same saga. Requests are not kept in
+//!   events; they are put together again from the plan, the trigger and the answers.
+//! - `decide` turns one input into events: what the input says, and then whatever follows from the state, one event after
+//!   the other until nothing does. A saga cut off anywhere in its history therefore goes on from there.
+//! - `commands` is what is under way: calls in flight, the next moment to wake, the reply.
+//!
+//! Rules that the format leaves open, and how they are decided here:
+//!
+//! - A stuck step doesn't hold up the others, not even those that it came after: each is undone that can be.
+//! - A step without compensations is never `undone`; it is out of the way at once.
+//! - When a saga turns, retries that are waiting are dropped. A step left unknown by that is still asked by its probe, once.
+//! - A pivot that turns out applied before compensation began wins over the failure: the saga goes on forward. A
+//!   step that then can't be applied is stuck: the saga can be neither undone nor finished without an operator.
+//! - Terminal states never change. An outcome that comes later is not looked at.
+//! - After a restart any step that the records call unsettled may have been sent in a tail that was lost: it counts as
+//!   unknown. Pivots are the exception, since their intents are made durable before each attempt.
+//! - A call that a restart cut off is sent again without counting as an attempt, where the saga goes on that way at all.
+//!
+//! Must not know clocks, sockets, files. Errors: [`ReplayError`] for a history that is none; nothing else fails.
+
+mod apply;
+mod commands;
+mod decide;
+mod headers;
+mod lane;
+mod summary;
+
+use super::event::{Class, Event, SCHEMA};
+use super::id::{PlanHash, SagaId, StepId, Timestamp};
+use super::io::Input;
+use super::message::Trigger;
+use super::plan::{Kind, Plan, Step};
+use super::values::{Exchange, Values};
+use lane::Run;
+use std::sync::Arc;
+
+/// One run of a plan.
+#[derive(Clone, Debug)]
+pub struct Saga {
+    id: SagaId,
+    plan: Arc<Plan>,
+    plan_hash: PlanHash,
+    seed: u64,
+    trigger: Trigger,
+    began: Timestamp,
+    /// The steps, each behind all that it comes after.
+    order: Vec<StepId>,
+    runs: Vec<Run>,
+    exchanges: Vec<Exchange>,
+    /// Something that was sent has ended: the saga's first intents were durable.
+    heard: bool,
+    /// A restart or an operator wants it undone.
+    abort: Option<String>,
+    turned: Option<Turned>,
+    compensating: Option<Timestamp>,
+    /// The caller has waited long enough.
+    overdue: bool,
+    paused: bool,
+    ended: Option<SagaState>,
+}
+
+/// The saga goes no further.
+#[derive(Clone, Debug)]
+struct Turned {
+    step: Option<StepId>,
+}
+
+/// Where a saga stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SagaState {
+    /// Forward; also while it waits for what is in flight after a failure.
+    Running,
+    /// All steps are applied or skipped. Terminal.
+    Committed,
+    /// What may have happened is being undone.
+    Compensating,
+    /// All of it is. Terminal.
+    Compensated,
+    /// Only an operator can finish it.
+    Stuck,
+}
+
+/// Where a step's transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// Under way, or another attempt is due.
+    Running,
+    /// Applied.
+    Applied,
+    /// Not applied.
+    Refused,
+    /// It may have been applied.
+    Unknown,
+    /// Its `when` did not hold.
+    Skipped,
+}
+
+/// Where a step's compensation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UndoState {
+    /// There is nothing to undo, or no need to.
+    None,
+    /// It will be undone.
+    Pending,
+    /// Under way, or another attempt is due.
+    Running,
+    /// Undone.
+    Undone,
+    /// Waits for an operator. Also a step that can't be applied after the pivot was.
+    Stuck,
+}
+
+/// One step, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its transaction.
+    pub state: StepState,
+    /// Its compensation.
+    pub undo: UndoState,
+    /// How many times its request was sent.
+    pub attempts: u32,
+    /// Why it failed or is stuck.
+    pub cause: Option<&'a str>,
+}
+
+/// A history that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The first event must be [`Event::Began`].
+    #[error("the saga's history doesn't begin with its beginning")]
+    NoBeginning,
+    /// Only the first may be.
+    #[error("the saga's history begins twice")]
+    SecondBeginning,
+    /// Written by a later Qbox.
+    #[error("the saga's events have version {0}, this Qbox reads up to {SCHEMA}")]
+    Schema(u16),
+    /// An event of a step or compensation that the plan doesn't have.
+    #[error("the saga's history names step number {} in a way that its plan doesn't", .0.0)]
+    NotInPlan(StepId),
+}
+
+impl Saga {
+    /// A new saga, with the events that begin it: the first requests are ready in [`Saga::commands`].
+    ///
+    /// `seed` is where all its chance comes from; two sagas should not have the same.
+    #[must_use]
+    pub fn begin(
+        id: SagaId,
+        plan: Arc<Plan>,
+        plan_hash: PlanHash,
+        seed: u64,
+        trigger: Trigger,
+        now: Timestamp,
+    ) -> (Self, Vec<Event>) {
+        let began = Event::Began {
+            schema: SCHEMA,
+            saga: id,
+            plan: plan_hash,
+            name: plan.name.clone(),
+            seed,
+            trigger: trigger.clone(),
+            at: now,
+        };
+        let mut saga = Self::new(id, plan, plan_hash, seed, trigger, now);
+        let mut events = vec![began];
+        saga.follow(now, &mut events);
+        (saga, events)
+    }
+
+    /// The saga whose history this is. `plan` must be the one that the first event's hash names.
+    ///
+    /// After a restart the next input must be [`Input::Recovered`]: until then the calls of the past seem in flight.
+    ///
+    /// # Errors
+    /// A history that no saga of that plan can have had.
+    pub fn replay(plan: Arc<Plan>, events: impl IntoIterator<Item = Event>) -> Result<Self, ReplayError> {
+        let mut events = events.into_iter();
+        let Some(Event::Began {
+            schema,
+            saga: id,
+            plan: hash,
+            seed,
+            trigger,
+            at,
+            ..
+        }) = events.next()
+        else {
+            return Err(ReplayError::NoBeginning);
+        };
+        if schema > SCHEMA {
+            return Err(ReplayError::Schema(schema));
+        }
+        let mut saga = Self::new(id, plan, hash, seed, trigger, at);
+        for event in events {
+            saga.check(&event)?;
+            saga.apply(&event);
+        }
+        Ok(saga)
+    }
+
+    /// What follows from `input`: the new events, already applied. None: the input changes nothing, or, for an
+    /// operator's decision, can't be taken now.
+    pub fn decide(&mut self, input: Input, now: Timestamp) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.ended.is_some() {
+            return events;
+        }
+        if self.take(input, now, &mut events) {
+            self.follow(now, &mut events);
+        }
+        events
+    }
+
+    fn new(
+        id: SagaId,
+        plan: Arc<Plan>,
+        plan_hash: PlanHash,
+        seed: u64,
+        trigger: Trigger,
+        began: Timestamp,
+    ) -> Self {
+        let runs = plan.steps.iter().map(Run::new).collect();
+        let exchanges = plan.steps.iter().map(|_| Exchange::default()).collect();
+        Self {
+            id,
+            order: order(&plan),
+            plan,
+            plan_hash,
+            seed,
+            trigger,
+            began,
+            runs,
+            exchanges,
+            heard: false,
+            abort: None,
+            turned: None,
+            compensating: None,
+            overdue: false,
+            paused: false,
+            ended: None,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SagaId {
+        self.id
+    }
+
+    /// Its plan.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The hash of its plan.
+    #[must_use]
+    pub fn plan_hash(&self) -> PlanHash {
+        self.plan_hash
+    }
+
+    /// The request that started it.
+    #[must_use]
+    pub fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
+        self.began
+    }
+
+    /// Nothing new is sent until an operator says so.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// The step to blame, once there is one.
+    #[must_use]
+    pub fn failed_step(&self) -> Option<StepId> {
+        self.turned.as_ref().and_then(|turned| turned.step)
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> SagaState {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        let waits = |run: &Run| run.lanes().any(|(_, lane)| !lane.is_idle());
+        if self.runs.iter().any(|run| run.stuck.is_some()) && !self.runs.iter().any(waits) {
+            return SagaState::Stuck;
+        }
+        match self.compensating {
+            Some(_) => SagaState::Compensating,
+            None => SagaState::Running,
+        }
+    }
+
+    /// Where each step stands, in the plan's order.
+    pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
+        self.plan
+            .steps
+            .iter()
+            .zip(&self.runs)
+            .map(|(step, run)| StepView {
+                name: &step.name,
+                state: run.state(),
+                undo: self.undo_state(step, run),
+                attempts: run.transaction.sent,
+                cause: run.stuck.as_deref().or(run.failed.as_deref()),
+            })
+    }
+
+    fn undo_state(&self, step: &Step, run: &Run) -> UndoState {
+        if run.stuck.is_some() {
+            UndoState::Stuck
+        } else if run.undone {
+            UndoState::Undone
+        } else if self.turned.is_none() || !run.settled() || !run.needs_undo(step) {
+            UndoState::None
+        } else if run.undo_begun() {
+            UndoState::Running
+        } else {
+            UndoState::Pending
+        }
+    }
+
+    /// What expressions are filled in from.
+    fn values(&self) -> Values<'_> {
+        Values {
+            saga: self.id,
+            plan: &self.plan,
+            trigger: &self.trigger,
+            exchanges: &self.exchanges,
+            failed_step: self.failed_step(),
+            outcome: match self.state() {
+                SagaState::Running => None,
+                SagaState::Committed => Some("committed"),
+                SagaState::Compensating => Some("compensating"),
+                SagaState::Compensated => Some("compensated"),
+                SagaState::Stuck => Some("stuck"),
+            },
+        }
+    }
+
+    /// Each step with its place and its state.
+    fn each(&self) -> impl Iterator<Item = (StepId, &Step, &Run)> {
+        let steps = self.plan.steps.iter().zip(&self.runs);
+        (0..)
+            .map(StepId)
+            .zip(steps)
+            .map(|(id, (step, run))| (id, step, run))
+    }
+
+    fn run(&self, step: StepId) -> Option<&Run> {
+        self.runs.get(step.index())
+    }
+
+    /// The pivot is applied: there is no way back.
+    fn past_pivot(&self) -> bool {
+        self.each()
+            .any(|(_, step, run)| step.kind == Kind::Pivot && run.class == Some(Class::Applied))
+    }
+}
+
+/// The steps, each behind all that it comes after (Kahn 1962). What is in a cycle, which a checked plan has not, is last.
+fn order(plan: &Plan) -> Vec<StepId> {
+    let mut order: Vec<StepId> = Vec::with_capacity(plan.steps.len());
+    let mut waits: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
+    let mut followers: Vec<Vec<StepId>> = vec![Vec::new(); plan.steps.len()];
+    let ids = || (0..).map(StepId).zip(&plan.steps);
+    for (id, step) in ids() {
+        for before in &step.after {
+            if let Some(list) = followers.get_mut(before.index()) {
+                list.push(id);
+            }
+        }
+    }
+    order.extend(ids().filter(|(_, step)| step.after.is_empty()).map(|(id, _)| id));
+    let mut at = 0;
+    while let Some(done) = order.get(at).copied() {
+        at += 1;
+        for follower in followers.get(done.index()).into_iter().flatten() {
+            if let Some(left) = waits.get_mut(follower.index()) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    order.push(*follower);
+                }
+            }
+        }
+    }
+    order
+}

@@ -77,7 +77,11 @@ impl Saga {
             Event::StepFailed { step, cause, .. } => {
                 self.change(*step, |run| run.failed = Some(cause.clone()));
             }
-            Event::Failed { step, .. } => self.turn(*step),
+            Event::Failed { step, cause, .. } => {
+                self.drop_retries();
+                let (step, cause) = (*step, cause.clone());
+                self.turned = Some(Turned { step, cause });
+            }
             Event::Compensating { at } => self.compensating = Some(*at),
             Event::ReplyDue { .. } => self.overdue = true,
             Event::Undone { step, .. } => self.change(*step, |run| run.undone = true),
@@ -209,8 +213,7 @@ impl Saga {
     }
 
     /// No further step starts, and what waits for another attempt waits no longer. Only a pivot must be known.
-    fn turn(&mut self, step: Option<StepId>) {
-        self.turned = Some(Turned { step });
+    fn drop_retries(&mut self) {
         for (step, run) in self.plan.steps.iter().zip(&mut self.runs) {
             if step.kind != Kind::Pivot {
                 run.transaction.due = None;

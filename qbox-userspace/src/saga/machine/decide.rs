@@ -74,6 +74,11 @@ impl Saga {
             attempt,
             end,
         } = outcome;
+        // Only a restart loses an attempt, and such a one is not counted.
+        let end = match end {
+            AttemptEnd::Lost => AttemptEnd::Broken("the call was dropped".to_owned()),
+            end => end,
+        };
         let run = self.run(step)?;
         let lane = run.lane(direction)?;
         let awaited = lane.flight.is_some() && lane.sent == attempt;

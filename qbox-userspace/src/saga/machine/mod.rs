@@ -71,6 +71,7 @@ pub struct Saga {
 #[derive(Clone, Debug)]
 struct Turned {
     step: Option<StepId>,
+    cause: String,
 }
 
 /// Where a saga stands.
@@ -407,3 +408,6 @@ fn order(plan: &Plan) -> Vec<StepId> {
     }
     order
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,9 @@ impl Saga {
             name: &self.plan.name,
             outcome: self.state().as_str(),
             failed_step: failed.and_then(|step| Some(self.plan.steps.get(step.index())?.name.as_str())),
-            cause: failed.and_then(|step| self.run(step)?.failed.as_deref()),
+            cause: failed
+                .and_then(|step| self.run(step)?.failed.as_deref())
+                .or(self.turned.as_ref().map(|turned| turned.cause.as_str())),
             answer: exchange.and_then(|exchange| exchange.response.as_deref()),
             steps: self
                 .steps()

@@ -1,0 +1,112 @@
+//! What an operator can do, and when.
+
+use super::world::*;
+use crate::saga::{AttemptEnd, Direction, OperatorAction, RetryOn, SagaState, StepId, UndoState};
+
+const T: Direction = Direction::Transaction;
+const C: Direction = Direction::Compensation(0);
+
+fn stuck() -> World {
+    let mut steps = vec![step("hotel", &[]), step("flight", &[]), step("car", &[0, 1])];
+    for step in &mut steps {
+        step.compensations[0].retry.attempts = Some(1);
+    }
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, answer(200, ""));
+    world.answer(2, T, answer(404, ""));
+    assert_eq!(world.run(|_| answer(500, "")), SagaState::Stuck);
+    assert_eq!(world.trace(), "hotel flight car hotel!0 flight!0");
+    world
+}
+
+#[test]
+fn retry_sends_what_is_stuck_again() {
+    let mut world = stuck();
+    world.operator(OperatorAction::Retry(Some(StepId(1))));
+    assert_eq!(world.names(), ["flight!0#2"]);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Stuck);
+    world.operator(OperatorAction::Retry(None));
+    assert_eq!(world.names(), ["hotel!0#2"]);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+    assert_eq!(world.operator(OperatorAction::Retry(None)), []);
+}
+
+#[test]
+fn retry_does_not_wait_for_the_backoff() {
+    let mut world = World::new(plan(vec![step("hotel", &[])]), trigger());
+    world.answer(0, T, AttemptEnd::TimedOut);
+    world.answer(0, C, answer(500, ""));
+    assert!(world.names().is_empty());
+    world.operator(OperatorAction::Retry(None));
+    assert_eq!(world.names(), ["hotel!0#2"]);
+}
+
+#[test]
+fn skip_and_resolve_end_what_was_settled_by_hand() {
+    let mut world = stuck();
+    world.operator(OperatorAction::Skip(StepId(0)));
+    assert_eq!(world.saga.state(), SagaState::Stuck);
+    assert_eq!(world.views()[0].1, UndoState::Undone);
+    assert_eq!(world.operator(OperatorAction::Skip(StepId(2))), []);
+    world.operator(OperatorAction::Resolve);
+    assert_eq!(world.saga.state(), SagaState::Compensated);
+    assert_eq!(world.trace(), "hotel flight car hotel!0 flight!0");
+    world.check_replay();
+}
+
+#[test]
+fn skip_ends_an_endless_compensation() {
+    let steps = vec![step("hotel", &[]), step("flight", &[0]), step("car", &[1])];
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, answer(200, ""));
+    world.answer(2, T, answer(404, ""));
+    assert_eq!(world.names(), ["flight!0"]);
+    world.operator(OperatorAction::Skip(StepId(1)));
+    assert_eq!(world.names(), ["flight!0", "hotel!0"]);
+    assert_eq!(world.answer(1, C, answer(500, "")), []);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+}
+
+#[test]
+fn compensate_turns_a_running_saga() {
+    let mut world = World::new(plan(vec![step("hotel", &[]), step("flight", &[0])]), trigger());
+    world.answer(0, T, answer(200, ""));
+    assert_eq!(world.operator(OperatorAction::Resolve), []);
+    world.operator(OperatorAction::Compensate);
+    assert_eq!(world.names(), ["flight"]);
+    assert_eq!(world.operator(OperatorAction::Compensate), []);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+    assert_eq!(world.trace(), "hotel flight flight!0 hotel!0");
+    assert_eq!(world.operator(OperatorAction::Compensate), []);
+}
+
+#[test]
+fn a_paused_saga_starts_nothing_until_it_is_resumed() {
+    let mut steps = vec![step("hotel", &[]), step("flight", &[0]), step("car", &[1])];
+    steps[1].retry = retry(Some(2), &[RetryOn::Any]);
+    let mut world = World::new(plan(steps), trigger());
+    world.operator(OperatorAction::Pause);
+    assert!(world.saga.is_paused());
+    assert_eq!(world.operator(OperatorAction::Pause), []);
+    world.answer(0, T, answer(200, ""));
+    assert!(world.names().is_empty());
+    assert_eq!(world.saga.commands(), []);
+    world.operator(OperatorAction::Resume);
+    assert_eq!(world.operator(OperatorAction::Resume), []);
+    assert_eq!(world.names(), ["flight"]);
+    world.operator(OperatorAction::Pause);
+    world.answer(1, T, answer(503, ""));
+    assert_eq!(world.wake(), None);
+    world.operator(OperatorAction::Resume);
+    world.sleep();
+    assert_eq!(world.names(), ["flight#2"]);
+    // Nor does it compensate.
+    world.operator(OperatorAction::Pause);
+    world.answer(1, T, answer(404, ""));
+    assert!(world.names().is_empty());
+    assert_eq!(world.saga.state(), SagaState::Compensating);
+    world.operator(OperatorAction::Resume);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+}

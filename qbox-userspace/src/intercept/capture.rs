@@ -1,0 +1,289 @@
+//! The whole of capture: started, watched, stopped. Knows which parts there are, and little of what they do.
+
+use super::accept::Task;
+use super::cgroup::Cgroup;
+use super::destination::{Destination, Destinations};
+use super::error::InterceptError;
+use super::load::{self, Constants, Links, Loaded};
+use super::origin::{Found, Origins};
+use super::pods::{Pod, PodStatus, Pods};
+use super::{raised, watch};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use qbox_common::{Counter, names};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// What capture must be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cgroup v2 folder above the pods' own; made if it is missing. The programs are attached here. A relative path is
+    /// one below the mount.
+    pub cgroup: PathBuf,
+    /// The port of the listeners, on the pods' loopback addresses.
+    pub port: u16,
+    /// The `SO_MARK` of Qbox's own sockets, which are never captured.
+    pub mark: u32,
+}
+
+/// A connection that was captured.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection to the program in the pod.
+    pub stream: TcpStream,
+    /// That program's address.
+    pub peer: SocketAddr,
+    /// Where it wanted to go; a mapped IPv4 address is unmapped.
+    pub destination: SocketAddr,
+    /// Where it comes from.
+    pub pod: Arc<Pod>,
+}
+
+/// Takes the connections. It must not block: it runs on the acceptor's task.
+pub type Sink = Arc<dyn Fn(Accepted) + Send + Sync>;
+
+/// What has happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that the programs turned to a listener.
+    pub captured: u64,
+    /// Connections that were accepted, and handed on with their destination.
+    pub accepted: u64,
+    /// Connections to a listener's own address: reset.
+    pub direct: u64,
+    /// Connections whose client had gone, and its port been used again, before they were accepted: closed.
+    pub stale: u64,
+    /// Connections that matched, of a namespace that had no listener yet: they went their own way.
+    pub unenrolled: u64,
+    /// Connections that matched and went their own way because the kernel had no memory to keep their destination.
+    pub no_memory: u64,
+    /// Namespaces that the programs announced.
+    pub announced: u64,
+    /// Announcements that were lost because the ring buffer was full; the next scan finds those namespaces.
+    pub unannounced: u64,
+}
+
+/// Capture, until this is dropped: then nothing is attached any more.
+pub struct Capture {
+    // In this order: first nothing is turned any more, then nobody listens.
+    links: Mutex<Links>,
+    _watch: Task,
+    _speaker: Option<Task>,
+    shared: Arc<Shared>,
+    destinations: Mutex<Destinations>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+/// What the watch and the API share.
+pub(super) struct Shared {
+    pub(super) cgroup: Cgroup,
+    pods: Mutex<Pods>,
+    receiver: Arc<Receiver>,
+}
+
+impl Shared {
+    pub(super) fn pods(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Capture {
+    /// Loads the programs, attaches them to the cgroup, and looks for pods, inside a tokio runtime with I/O and time.
+    ///
+    /// Nothing is captured before [`Capture::set_destinations`]. The pods that are there are enrolled when this returns;
+    /// others follow as they come.
+    ///
+    /// # Errors
+    /// What is missing, in one sentence.
+    pub fn start(settings: &Settings, sink: Sink) -> Result<Self, InterceptError> {
+        load::check()?;
+        raised::limits();
+        let cgroup = Cgroup::open_or_make(&settings.cgroup)?;
+        let constants = Constants {
+            mark: settings.mark,
+            own_cgroup: cgroup.own_id().unwrap_or(0),
+            port: settings.port,
+        };
+        let parts = match load::load(constants, &cgroup).and_then(Parts::take) {
+            Ok(parts) => parts,
+            Err(error) => {
+                cgroup.remove();
+                return Err(error);
+            }
+        };
+        let receiver = Arc::new(Receiver {
+            origins: parts.origins,
+            sink,
+            tally: Tally::default(),
+        });
+        let pods = Pods::new(
+            settings.port,
+            parts.namespaces,
+            parts.announced,
+            Arc::clone(&receiver),
+        );
+        let shared = Arc::new(Shared {
+            cgroup,
+            pods: Mutex::new(pods),
+            receiver,
+        });
+        watch::scan(&shared);
+        Ok(Self {
+            links: Mutex::new(parts.links),
+            _watch: Task::spawn(watch::watch(Arc::clone(&shared), parts.events)),
+            _speaker: parts.speaker,
+            shared,
+            destinations: Mutex::new(parts.destinations),
+            counters: parts.counters,
+        })
+    }
+
+    /// Captures what goes to these destinations, from now on, and nothing else. Connections that are open stay as they are.
+    ///
+    /// # Errors
+    /// There are too many, a prefix is too long, or the kernel has no memory: then some of them may be in force.
+    pub fn set_destinations(&self, destinations: &[Destination]) -> Result<(), InterceptError> {
+        let mut held = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        held.set(destinations)
+    }
+
+    /// Captures no more connections. Those that were captured go on, and those that wait to be accepted still are: the
+    /// first step of stopping, before this is dropped.
+    pub fn detach(&self) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.stop_turning();
+    }
+
+    /// The pods, by name.
+    #[must_use]
+    pub fn pods(&self) -> Vec<PodStatus> {
+        self.shared.pods().status()
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let Tally {
+            accepted,
+            direct,
+            stale,
+        } = &self.shared.receiver.tally;
+        Counters {
+            captured: self.count(Counter::Captured),
+            accepted: accepted.load(Relaxed),
+            direct: direct.load(Relaxed),
+            stale: stale.load(Relaxed),
+            unenrolled: self.count(Counter::Unenrolled),
+            no_memory: self.count(Counter::NoMemory),
+            announced: self.count(Counter::Announced),
+            unannounced: self.count(Counter::Unannounced),
+        }
+    }
+
+    /// The sum over the CPUs.
+    fn count(&self, counter: Counter) -> u64 {
+        let values = self.counters.get(&(counter as u32), 0);
+        values.map_or(0, |values| {
+            values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
+        })
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        *self.links.lock().unwrap_or_else(PoisonError::into_inner) = Links::default();
+        self.shared.pods().clear();
+        self.shared.cgroup.remove();
+    }
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Capture").finish_non_exhaustive()
+    }
+}
+
+/// What was loaded, each map as its type.
+struct Parts {
+    links: Links,
+    speaker: Option<Task>,
+    destinations: Destinations,
+    origins: Origins,
+    namespaces: HashMap<MapData, u64, u32>,
+    announced: HashMap<MapData, u64, u32>,
+    events: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl Parts {
+    fn take(loaded: Loaded) -> Result<Self, InterceptError> {
+        let Loaded {
+            links,
+            mut maps,
+            speaker,
+        } = loaded;
+        Ok(Self {
+            links,
+            speaker,
+            destinations: Destinations::new(maps.take(names::DESTINATIONS)?),
+            origins: maps.take(names::FLOWS)?,
+            namespaces: maps.take(names::NAMESPACES)?,
+            announced: maps.take(names::ANNOUNCED)?,
+            events: maps.take(names::EVENTS)?,
+            counters: maps.take(names::COUNTERS)?,
+        })
+    }
+}
+
+/// Where every listener's connections go.
+pub(super) struct Receiver {
+    pub(super) origins: Origins,
+    sink: Sink,
+    tally: Tally,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: AtomicU64,
+    direct: AtomicU64,
+    stale: AtomicU64,
+}
+
+impl Receiver {
+    /// A connection was accepted in the pod's namespace, which has this cookie.
+    pub(super) fn receive(&self, pod: &Arc<Pod>, cookie: u64, stream: TcpStream, peer: SocketAddr) {
+        match self.origins.take(cookie, peer, &stream) {
+            Ok(Found::Destination(destination)) => {
+                self.tally.accepted.fetch_add(1, Relaxed);
+                (self.sink)(Accepted {
+                    stream,
+                    peer,
+                    destination,
+                    pod: Arc::clone(pod),
+                });
+            }
+            Ok(Found::Direct) => {
+                self.tally.direct.fetch_add(1, Relaxed);
+                tracing::debug!(pod = pod.name, %peer, "a connection to the listener's own address; resetting it");
+                reset(&stream);
+            }
+            Ok(Found::Stale) => {
+                self.tally.stale.fetch_add(1, Relaxed);
+                tracing::debug!(pod = pod.name, %peer, "the client of a connection is gone");
+            }
+            Err(error) => {
+                tracing::error!(pod = pod.name, %peer, %error, "can't look up where a connection was going; resetting it");
+                reset(&stream);
+            }
+        }
+    }
+}
+
+/// Has the client see a reset, and not an end that could be taken for an answer, when the stream is dropped.
+fn reset(stream: &TcpStream) {
+    // It fails for a socket that has no connection any more, which needs no reset.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

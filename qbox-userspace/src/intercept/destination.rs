@@ -1,0 +1,168 @@
+//! What is captured: ports, with or without addresses, as keys of the programs' trie.
+
+use super::InterceptError;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError};
+use qbox_common::{
+    Address, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination as Raw, MAX_DESTINATIONS, names,
+};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Something a loaded trigger could match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The service's port.
+    pub port: u16,
+    /// Its addresses; `None` is any.
+    pub network: Option<Network>,
+}
+
+/// Addresses with the same first bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Any address of them.
+    pub address: IpAddr,
+    /// How many bits count: up to 32 for IPv4, 128 for IPv6.
+    pub prefix: u8,
+}
+
+/// A trie's key in a form that can be compared: prefix in bits, port, address octets; bits past the prefix are 0.
+type Entry = (u32, u16, [u8; 16]);
+
+impl Destination {
+    fn entry(self) -> Result<Entry, InterceptError> {
+        let Some(Network { address, prefix }) = self.network else {
+            return Ok((DESTINATION_PORT_BITS, self.port, [0; 16]));
+        };
+        let (octets, skipped, width) = match address {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 96, 32),
+            IpAddr::V6(v6) => (v6.octets(), 0, 128),
+        };
+        if prefix > width {
+            return Err(InterceptError::Prefix { prefix });
+        }
+        let bits = skipped + u32::from(prefix);
+        let mask = u128::MAX
+            .checked_shl(DESTINATION_ADDRESS_BITS - bits)
+            .unwrap_or(0);
+        let octets = (u128::from_be_bytes(octets) & mask).to_be_bytes();
+        Ok((DESTINATION_PORT_BITS + bits, self.port, octets))
+    }
+}
+
+fn key((bits, port, octets): Entry) -> Key<Raw> {
+    let raw = Raw {
+        port: port.to_be(),
+        address: Address::from_octets(octets),
+    };
+    Key::new(bits, raw)
+}
+
+/// The programs' trie, and what it holds now.
+pub(super) struct Destinations {
+    trie: LpmTrie<MapData, Raw, u32>,
+    held: BTreeSet<Entry>,
+}
+
+impl Destinations {
+    pub(super) fn new(trie: LpmTrie<MapData, Raw, u32>) -> Self {
+        Self {
+            trie,
+            held: BTreeSet::new(),
+        }
+    }
+
+    /// Makes the trie hold `wanted` and nothing else. What is wanted before and after, if only by a wider or a narrower
+    /// entry, is in it all the time: new entries go in before old ones go out, where there is room for both.
+    pub(super) fn set(&mut self, wanted: &[Destination]) -> Result<(), InterceptError> {
+        let wanted: BTreeSet<Entry> = wanted
+            .iter()
+            .map(|destination| destination.entry())
+            .collect::<Result<_, _>>()?;
+        let limit = usize::try_from(MAX_DESTINATIONS).unwrap_or(usize::MAX);
+        if wanted.len() > limit {
+            return Err(InterceptError::TooMany {
+                what: "the destinations to capture",
+                limit: MAX_DESTINATIONS,
+            });
+        }
+        let old: Vec<Entry> = self.held.difference(&wanted).copied().collect();
+        let new: Vec<Entry> = wanted.difference(&self.held).copied().collect();
+        if self.held.len() + new.len() > limit {
+            self.remove(&old)?;
+            self.insert(&new)
+        } else {
+            self.insert(&new)?;
+            self.remove(&old)
+        }
+    }
+
+    fn insert(&mut self, entries: &[Entry]) -> Result<(), InterceptError> {
+        for entry in entries {
+            let inserted = self.trie.insert(&key(*entry), 1, 0);
+            inserted.map_err(|error| InterceptError::map(names::DESTINATIONS, &error))?;
+            self.held.insert(*entry);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, entries: &[Entry]) -> Result<(), InterceptError> {
+        for entry in entries {
+            match self.trie.remove(&key(*entry)) {
+                Ok(()) | Err(MapError::KeyNotFound) => self.held.remove(entry),
+                Err(error) => return Err(InterceptError::map(names::DESTINATIONS, &error)),
+            };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(port: u16, address: &str, prefix: u8) -> Entry {
+        let network = Some(Network {
+            address: address.parse().unwrap(),
+            prefix,
+        });
+        Destination { port, network }.entry().unwrap()
+    }
+
+    #[test]
+    fn keys() {
+        let any = Destination {
+            port: 8080,
+            network: None,
+        }
+        .entry()
+        .unwrap();
+        assert_eq!(any, (16, 8080, [0; 16]));
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 0, 0];
+        assert_eq!(entry(80, "10.1.2.3", 16), (16 + 96 + 16, 80, mapped));
+        assert_eq!(entry(80, "10.1.2.3", 0).0, 112);
+        assert_eq!(entry(80, "fd00::1", 128).0, 144);
+        assert_eq!(entry(80, "fd00::1", 0), (16, 80, [0; 16]));
+        let long = Network {
+            address: "10.0.0.1".parse().unwrap(),
+            prefix: 33,
+        };
+        assert!(
+            Destination {
+                port: 1,
+                network: Some(long)
+            }
+            .entry()
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn a_key_is_in_the_wires_order() {
+        let raw = key((144, 0x1f90, core::array::from_fn(|n| u8::try_from(n).unwrap()))).data();
+        assert_eq!({ raw.port }.to_ne_bytes(), [0x1f, 0x90]);
+        let address = raw.address;
+        assert_eq!(address.octets()[..4], [0, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,370 @@
+//! The pods: network namespaces in which processes of the enrolled cgroup run, each with its listeners. Knows where a pod
+//! was seen, not how; and nothing of the connections but whom to hand them to.
+//!
+//! Qbox's own namespace is one like others: a process of the enrolled cgroup that is in it (a pod on the host's network, or
+//! `qbox exec` on a node without namespaces) is captured there, by a listener on the node's own loopback.
+//!
+//! A listener, and a handle, keep a namespace alive whose last process is gone. So a pod that two scans in a row don't
+//! see (one may miss a process that is born while another ends) is closed.
+
+use super::accept::{BACKLOG, Task, accept};
+use super::capture::Receiver;
+use super::error::{InterceptError, chain};
+use super::sys;
+use crate::netns::NetNs;
+use aya::maps::{HashMap, MapData, MapError};
+use qbox_common::{MAX_ANNOUNCED, MAX_NAMESPACES, names, reach};
+use socket2::{Domain, Socket};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::net::TcpListener;
+
+/// Scans in a row that must miss a pod before it is closed.
+const MISSES: u8 = 2;
+/// Scans in quick succession for a pod that can't be opened, before it is tried once a second only: a new namespace has
+/// its loopback down at first.
+const QUICK_TRIES: u32 = 20;
+
+/// Where a connection comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// The path of its cgroup below the enrolled one; for a Kubernetes pod `pod-<uid>`.
+    pub name: String,
+    /// Its network namespace.
+    pub netns: NetNs,
+}
+
+/// A pod, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodStatus {
+    /// Its name.
+    pub name: String,
+    /// The inode of its network namespace, as `readlink /proc/PID/ns/net` shows it.
+    pub netns: u64,
+    /// The folder of the cgroup in which it was seen first.
+    pub cgroup: PathBuf,
+    /// The addresses of its listeners, in its own namespace.
+    pub listeners: Vec<SocketAddr>,
+    /// Since when it has been known.
+    pub since: SystemTime,
+    /// Why it isn't captured, if it isn't.
+    pub error: Option<String>,
+}
+
+/// A process in a network namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    pub(super) process: u32,
+    pub(super) cgroup: PathBuf,
+    pub(super) name: String,
+}
+
+/// One process of each namespace, by the namespace's inode.
+pub(super) type Sightings = BTreeMap<u64, Sighting>;
+
+/// The pods, by their namespace's inode, and the maps that say so to the programs.
+pub(super) struct Pods {
+    port: u16,
+    namespaces: HashMap<MapData, u64, u32>,
+    announced: HashMap<MapData, u64, u32>,
+    receiver: Arc<Receiver>,
+    pods: BTreeMap<u64, Entry>,
+    /// Cookies that were announced and led to no pod.
+    expected: BTreeSet<u64>,
+    /// Said once that there are too many.
+    full: bool,
+}
+
+struct Entry {
+    pod: Arc<Pod>,
+    cgroup: PathBuf,
+    since: SystemTime,
+    state: State,
+    missed: u8,
+}
+
+enum State {
+    Open(Open),
+    Failed { error: InterceptError, tries: u32 },
+}
+
+struct Open {
+    cookie: u64,
+    listeners: Vec<SocketAddr>,
+    _tasks: Vec<Task>,
+}
+
+impl Pods {
+    pub(super) fn new(
+        port: u16,
+        namespaces: HashMap<MapData, u64, u32>,
+        announced: HashMap<MapData, u64, u32>,
+        receiver: Arc<Receiver>,
+    ) -> Self {
+        Self {
+            port,
+            namespaces,
+            announced,
+            receiver,
+            pods: BTreeMap::new(),
+            expected: BTreeSet::new(),
+            full: false,
+        }
+    }
+
+    /// Whether the namespace with this cookie is captured.
+    pub(super) fn knows(&self, cookie: u64) -> bool {
+        self.pods
+            .values()
+            .any(|entry| matches!(&entry.state, State::Open(open) if open.cookie == cookie))
+    }
+
+    /// Whether a pod's opening failed so lately that it is worth another try soon.
+    pub(super) fn want_retry(&self) -> bool {
+        self.pods
+            .values()
+            .any(|entry| matches!(&entry.state, State::Failed { tries, .. } if *tries < QUICK_TRIES))
+    }
+
+    /// A namespace was announced, and could not be found: after the next scan it may be announced again.
+    pub(super) fn expect(&mut self, cookie: u64) {
+        if u32::try_from(self.expected.len()).is_ok_and(|count| count < MAX_ANNOUNCED) {
+            self.expected.insert(cookie);
+        }
+    }
+
+    /// A process of the cgroup's tree is in this namespace: a pod.
+    pub(super) fn saw(&mut self, inode: u64, sighting: Sighting) {
+        match self.pods.get_mut(&inode) {
+            Some(entry) => {
+                entry.missed = 0;
+                if matches!(entry.state, State::Failed { .. }) {
+                    self.try_again(inode);
+                }
+            }
+            None => self.add(sighting),
+        }
+    }
+
+    /// What a scan has found is all there is.
+    pub(super) fn settle(&mut self, sightings: Sightings) {
+        let mut gone = Vec::new();
+        for (inode, entry) in &mut self.pods {
+            if !sightings.contains_key(inode) {
+                entry.missed += 1;
+                if entry.missed >= MISSES {
+                    gone.push(*inode);
+                }
+            }
+        }
+        for inode in gone {
+            self.remove(inode);
+        }
+        for (inode, sighting) in sightings {
+            self.saw(inode, sighting);
+        }
+        for cookie in std::mem::take(&mut self.expected) {
+            self.may_be_announced(cookie);
+        }
+    }
+
+    fn add(&mut self, sighting: Sighting) {
+        if u32::try_from(self.pods.len()).is_ok_and(|count| count >= MAX_NAMESPACES) {
+            if !self.full {
+                tracing::error!(
+                    limit = MAX_NAMESPACES,
+                    pod = sighting.name,
+                    "too many pods: some aren't captured"
+                );
+            }
+            self.full = true;
+            return;
+        }
+        let Sighting {
+            process,
+            cgroup,
+            name,
+        } = sighting;
+        // It may have ended since it was seen.
+        let Ok(netns) = NetNs::open(format!("/proc/{process}/ns/net")) else {
+            return;
+        };
+        // Or have gone elsewhere.
+        let inode = netns.inode();
+        if self.pods.contains_key(&inode) {
+            return;
+        }
+        let pod = Arc::new(Pod { name, netns });
+        let state = match self.open(&pod) {
+            Ok(open) => State::Open(open),
+            Err(error) => State::Failed { error, tries: 1 },
+        };
+        self.pods.insert(
+            inode,
+            Entry {
+                pod,
+                cgroup,
+                since: SystemTime::now(),
+                state,
+                missed: 0,
+            },
+        );
+    }
+
+    fn try_again(&mut self, inode: u64) {
+        let Some(entry) = self.pods.get(&inode) else {
+            return;
+        };
+        let opened = self.open(&Arc::clone(&entry.pod));
+        let Some(entry) = self.pods.get_mut(&inode) else {
+            return;
+        };
+        let State::Failed { tries, .. } = entry.state else {
+            return;
+        };
+        entry.state = match opened {
+            Ok(open) => State::Open(open),
+            Err(error) => {
+                // The first second is a new namespace's own affair.
+                if tries == QUICK_TRIES {
+                    tracing::warn!(
+                        pod = entry.pod.name,
+                        error = chain(&error),
+                        "the pod isn't captured"
+                    );
+                }
+                State::Failed {
+                    error,
+                    tries: tries.saturating_add(1),
+                }
+            }
+        };
+    }
+
+    /// Listens in the pod's namespace, and then has the programs turn its connections.
+    fn open(&mut self, pod: &Arc<Pod>) -> Result<Open, InterceptError> {
+        let v4 =
+            listen(pod, (Ipv4Addr::LOCALHOST, self.port).into()).map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => InterceptError::PortTaken {
+                    pod: pod.name.clone(),
+                    port: self.port,
+                },
+                _ => InterceptError::Listen {
+                    pod: pod.name.clone(),
+                    source,
+                },
+            })?;
+        let cookie = sys::netns_cookie(&v4).map_err(|source| InterceptError::Io {
+            what: "the kernel doesn't name a network namespace",
+            source,
+        })?;
+        let mut sockets = vec![v4];
+        let mut reached = reach::V4;
+        match listen(pod, (Ipv6Addr::LOCALHOST, self.port).into()) {
+            Ok(v6) => {
+                sockets.push(v6);
+                reached |= reach::V6;
+            }
+            Err(error) => tracing::info!(pod = pod.name, %error, "IPv6 isn't captured: can't listen on ::1"),
+        }
+        let mut tasks = Vec::new();
+        let mut listeners = Vec::new();
+        for socket in sockets {
+            let failed = |source| InterceptError::Listen {
+                pod: pod.name.clone(),
+                source,
+            };
+            let listener = TcpListener::from_std(socket.into()).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            let (receiver, pod) = (Arc::clone(&self.receiver), Arc::clone(pod));
+            let name = format!("{} {address}", pod.name);
+            listeners.push(address);
+            tasks.push(Task::spawn(accept(listener, name, move |stream, peer| {
+                receiver.receive(&pod, cookie, stream, peer);
+            })));
+        }
+        let inserted = self.namespaces.insert(cookie, reached, 0);
+        inserted.map_err(|error| InterceptError::map(names::NAMESPACES, &error))?;
+        self.expected.remove(&cookie);
+        tracing::info!(pod = pod.name, netns = pod.netns.inode(), "capturing a pod");
+        Ok(Open {
+            cookie,
+            listeners,
+            _tasks: tasks,
+        })
+    }
+
+    fn remove(&mut self, inode: u64) {
+        let Some(entry) = self.pods.remove(&inode) else {
+            return;
+        };
+        self.full = false;
+        let State::Open(open) = entry.state else { return };
+        // First nothing is turned any more; then nobody listens.
+        if let Err(error) = self.namespaces.remove(&open.cookie)
+            && !matches!(error, MapError::KeyNotFound)
+        {
+            tracing::warn!(
+                pod = entry.pod.name,
+                error = chain(&error),
+                "can't stop capturing a pod"
+            );
+        }
+        let cookie = open.cookie;
+        drop(open);
+        self.receiver.origins.forget(cookie);
+        self.may_be_announced(cookie);
+        tracing::info!(pod = entry.pod.name, netns = inode, "a pod is gone");
+    }
+
+    fn may_be_announced(&mut self, cookie: u64) {
+        // The map may have forgotten it by itself.
+        let _ = self.announced.remove(&cookie);
+    }
+
+    /// Closes all.
+    pub(super) fn clear(&mut self) {
+        self.pods.clear();
+    }
+
+    pub(super) fn status(&self) -> Vec<PodStatus> {
+        let mut all: Vec<PodStatus> = self.pods.values().map(Entry::status).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name).then(a.netns.cmp(&b.netns)));
+        all
+    }
+}
+
+impl Entry {
+    fn status(&self) -> PodStatus {
+        let (listeners, error) = match &self.state {
+            State::Open(open) => (open.listeners.clone(), None),
+            State::Failed { error, .. } => (Vec::new(), Some(chain(error))),
+        };
+        PodStatus {
+            name: self.pod.name.clone(),
+            netns: self.pod.netns.inode(),
+            cgroup: self.cgroup.clone(),
+            listeners,
+            since: self.since,
+            error,
+        }
+    }
+}
+
+/// A listener in the pod's namespace. One that an earlier Qbox left connections on doesn't hinder it.
+fn listen(pod: &Pod, address: SocketAddr) -> io::Result<Socket> {
+    let socket = pod.netns.tcp_socket(Domain::for_address(address))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    sys::save_syn(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    sys::no_fast_open(&socket)?;
+    Ok(socket)
+}

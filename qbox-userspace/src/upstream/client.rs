@@ -26,6 +26,8 @@ pub struct Settings {
     /// How long one is kept: below the 5 s after which common servers (Node's) close, so that a request seldom meets a
     /// connection that is just being closed.
     pub idle_timeout: Duration,
+    /// How long one address may take to accept a connection; the call's own timeout holds too.
+    pub connect_timeout: Duration,
     /// Calls in flight in all; more wait within their own timeout.
     pub max_calls: usize,
     /// The most of an answer's body that is kept, in bytes.
@@ -39,6 +41,7 @@ impl Default for Settings {
             max_idle_per_upstream: 32,
             max_idle: 512,
             idle_timeout: Duration::from_secs(4),
+            connect_timeout: Duration::from_secs(5),
             max_calls: 4096,
             response_body: 1024 * 1024,
         }
@@ -168,7 +171,7 @@ impl Upstream {
                 return self.finish(result, key, stream);
             }
         }
-        let mut stream = match connect(&settings.hosts, call, target, deadline).await {
+        let mut stream = match connect(settings, call, target, deadline).await {
             Ok(stream) => stream,
             Err(cause) => return End::NotSent(cause),
         };
@@ -206,14 +209,14 @@ fn place(call: &Outgoing<'_>, target: &Target<'_>) -> String {
 }
 
 async fn connect(
-    hosts: &Hosts,
+    settings: &Settings,
     call: &Outgoing<'_>,
     target: &Target<'_>,
     deadline: Instant,
 ) -> Result<TcpStream, String> {
     let addresses = match call.destination {
         Some(address) => vec![address],
-        None => resolve(hosts, target.host, target.port)
+        None => resolve(&settings.hosts, target.host, target.port)
             .await
             .map_err(|e| format!("{} can't be resolved: {e}", target.host))?,
     };
@@ -221,6 +224,7 @@ async fn connect(
     for (at, address) in addresses.iter().enumerate() {
         // An address that swallows packets leaves the others their share of the time.
         let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - at) as u32;
+        let share = share.min(settings.connect_timeout);
         match timeout_at(Instant::now() + share, dial(call.via, *address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = format!("connecting to {address}: {error}"),

@@ -1,1 +1,0 @@
-//! Owns the machines: carries out their commands, feeds them outcomes and time.

@@ -1,0 +1,148 @@
+//! One line of plain words for each event: for the log, the API and `qbox sagas show`.
+
+use super::Sent;
+use crate::saga::{AttemptEnd, Class, Direction, Event, OperatorAction, Plan, StepId};
+use std::fmt;
+
+/// An event beside its plan, which knows the steps' names.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    /// What happened.
+    pub event: &'a Event,
+    /// The plan of the saga that it happened to.
+    pub plan: &'a Plan,
+    /// The request that it sends, where that is known.
+    pub sent: Option<&'a Sent>,
+}
+
+impl Line<'_> {
+    fn name(&self, step: StepId) -> &str {
+        self.plan.steps.get(step.index()).map_or("?", |s| &s.name)
+    }
+
+    fn message(&self, direction: Direction, step: StepId) -> String {
+        let several = self
+            .plan
+            .steps
+            .get(step.index())
+            .is_some_and(|s| s.compensations.len() > 1);
+        match direction {
+            Direction::Transaction => "transaction".to_owned(),
+            Direction::Probe => "probe".to_owned(),
+            Direction::Compensation(n) if several => format!("compensation {}", u32::from(n) + 1),
+            Direction::Compensation(_) => "compensation".to_owned(),
+        }
+    }
+}
+
+fn class(direction: Direction, class: Class) -> &'static str {
+    match (direction, class) {
+        (Direction::Compensation(_), Class::Applied) => "undone",
+        (Direction::Compensation(_), _) => "not undone",
+        (_, Class::Applied) => "applied",
+        (_, Class::Unknown) => "unknown",
+        (_, Class::NotApplied) => "not applied",
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.event {
+            Event::Began { name, trigger, .. } => {
+                write!(
+                    f,
+                    "saga {name} began: {} {}",
+                    trigger.request.method, trigger.request.url
+                )
+            }
+            Event::Skipped { step, .. } => write!(f, "{}: skipped", self.name(*step)),
+            Event::Sending {
+                step,
+                direction,
+                attempt,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{}: {} sent",
+                    self.name(*step),
+                    self.message(*direction, *step)
+                )?;
+                if *attempt > 1 {
+                    write!(f, ", attempt {attempt}")?;
+                }
+                if let Some(sent) = self.sent {
+                    write!(f, ": {} {}", sent.method, sent.url)?;
+                }
+                Ok(())
+            }
+            Event::Ended {
+                step,
+                direction,
+                end,
+                class: found,
+                ..
+            } => {
+                write!(f, "{}: {} ", self.name(*step), self.message(*direction, *step))?;
+                match end {
+                    AttemptEnd::NotSent(cause) => write!(f, "not sent ({cause})")?,
+                    AttemptEnd::Answered(response) => write!(f, "answered {}", response.status)?,
+                    AttemptEnd::TimedOut => write!(f, "timed out")?,
+                    AttemptEnd::Broken(how) => write!(f, "broke ({how})")?,
+                    AttemptEnd::Lost => write!(f, "was in flight when Qbox stopped")?,
+                }
+                write!(f, ": {}", class(*direction, *found))
+            }
+            Event::RetryAt {
+                step,
+                direction,
+                attempt,
+                due,
+                at,
+            } => write!(
+                f,
+                "{}: {} again in {:.0?} (attempt {attempt})",
+                self.name(*step),
+                self.message(*direction, *step),
+                due.since(*at),
+            ),
+            Event::StepFailed {
+                step,
+                class: found,
+                cause,
+                ..
+            } => write!(
+                f,
+                "{}: failed, {} ({cause})",
+                self.name(*step),
+                class(Direction::Transaction, *found)
+            ),
+            Event::Failed { step, cause, .. } => match step {
+                Some(step) => write!(f, "saga failed at {}: {cause}", self.name(*step)),
+                None => write!(f, "saga failed: {cause}"),
+            },
+            Event::Compensating { .. } => write!(f, "saga compensates"),
+            Event::Undone { step, .. } => write!(f, "{}: undone", self.name(*step)),
+            Event::Stuck { step, cause, .. } => {
+                write!(f, "{}: compensation stuck: {cause}", self.name(*step))
+            }
+            Event::Committed { .. } => write!(f, "saga committed"),
+            Event::Compensated { .. } => write!(f, "saga compensated"),
+            Event::ReplyDue { .. } => write!(f, "the caller is answered before all is undone"),
+            Event::Decided { operator, .. } => {
+                let step = |s: &StepId| self.name(*s).to_owned();
+                let what = match &operator.action {
+                    OperatorAction::Retry(None) => "retry".to_owned(),
+                    OperatorAction::Retry(Some(s)) => format!("retry {}", step(s)),
+                    OperatorAction::Skip(s) => format!("skip {}", step(s)),
+                    OperatorAction::Resolve => "resolve".to_owned(),
+                    OperatorAction::Compensate => "compensate".to_owned(),
+                    OperatorAction::Pause => "pause".to_owned(),
+                    OperatorAction::Resume => "resume".to_owned(),
+                };
+                write!(f, "{} decided: {what} ({})", operator.who, operator.why)
+            }
+            Event::Recovered { .. } => write!(f, "found running after a restart"),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! One saga's task: wait for the lock, begin, then carry out, wait, decide, append, over and over until it has ended.
+
+use super::describe::Line;
+use super::effects::carry_out;
+use super::locks::{Held, Ticket};
+use super::registry::Entry;
+use super::{Active, Refused, Replied, Shared, State};
+use crate::journal::{JournalError, Position};
+use crate::saga::{
+    AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Saga, SagaState, StepId,
+    Timestamp, Trigger,
+};
+use crate::upstream::Via;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{Id, JoinSet};
+
+/// What tells one attempt from another.
+type Attempt = (StepId, Direction, u32);
+
+/// Starts the task.
+pub(super) fn spawn(
+    active: Active,
+    entry: Arc<Entry>,
+    plan_hash: PlanHash,
+    trigger: Trigger,
+    pod: Via,
+    permit: OwnedSemaphorePermit,
+    lock: Option<Ticket>,
+) {
+    let guard = Guard { active, entry };
+    tokio::spawn(async move {
+        let (shared, entry) = (&guard.active.shared, &guard.entry);
+        let lock = match wait_for(lock, entry).await {
+            Ok(lock) => lock,
+            Err(refused) => return guard.never_began(refused),
+        };
+        let drive = match Drive::begin(shared, entry, plan_hash, trigger, pod) {
+            Ok(drive) => drive,
+            Err(error) => return guard.never_began(Refused::NotBegun(error)),
+        };
+        match drive.run().await {
+            Ok(Ending::Final) => {
+                shared.journal.finish(entry.id);
+                shared.registry.retire(entry);
+            }
+            // A stuck saga keeps its place and its lock: the next one would meet what this one has left behind.
+            Ok(Ending::Stuck) => {
+                let mut stuck = shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+                stuck.push((permit, lock));
+            }
+            Err(error) => guard.halt(&error.to_string()),
+        }
+    });
+}
+
+/// However the task ends, the callers are answered and the saga is no longer counted.
+struct Guard {
+    active: Active,
+    entry: Arc<Entry>,
+}
+
+impl Guard {
+    fn never_began(&self, refused: Refused) {
+        let (id, name) = (self.entry.id, &self.entry.plan.name);
+        tracing::warn!(saga = %id, name, "saga did not begin: {refused}");
+        if let Refused::NotBegun(error @ (JournalError::Store(_) | JournalError::Order { .. })) = &refused {
+            self.active.shared.set_broken(&error.to_string());
+        }
+        self.entry.answer(Err(refused));
+        self.active.shared.registry.forget(&self.entry);
+    }
+
+    fn halt(&self, cause: &str) {
+        let (id, name) = (self.entry.id, &self.entry.plan.name);
+        tracing::error!(saga = %id, name, cause, "saga halted: its outcome is unknown until someone looks at it");
+        self.active.shared.set_broken(cause);
+        let now = self.active.shared.clock.now();
+        self.entry.update(|summary| {
+            summary.state = State::Halted;
+            summary.ended = Some(now);
+            summary.cause = Some(cause.to_owned());
+        });
+        self.entry.answer(Err(Refused::Halted(cause.to_owned())));
+        self.active.shared.registry.retire(&self.entry);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.halt("a bug stopped its task");
+        }
+    }
+}
+
+impl Shared {
+    fn set_broken(&self, cause: &str) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.get_or_insert_with(|| cause.to_owned());
+    }
+}
+
+async fn wait_for(lock: Option<Ticket>, entry: &Entry) -> Result<Option<Held>, Refused> {
+    match lock {
+        None => Ok(None),
+        Some(Ticket::Now(held)) => Ok(Some(held)),
+        // As long as the saga itself might take: the caller has reckoned with that.
+        Some(Ticket::Later(turn)) => match tokio::time::timeout(entry.plan.timeout, turn).await {
+            Ok(Ok(held)) => Ok(Some(held)),
+            Ok(Err(_)) | Err(_) => Err(Refused::Locked),
+        },
+    }
+}
+
+/// How a task ends that was not halted.
+enum Ending {
+    Final,
+    Stuck,
+}
+
+struct Drive<'a> {
+    shared: &'a Shared,
+    entry: &'a Entry,
+    saga: Saga,
+    pod: Via,
+    destination: Option<SocketAddr>,
+    /// The number of the next event, and how far the journal is.
+    next: u64,
+    position: Position,
+    began: Timestamp,
+    calls: JoinSet<Outcome>,
+    in_flight: HashMap<Id, Attempt>,
+    replied: bool,
+}
+
+impl<'a> Drive<'a> {
+    fn begin(
+        shared: &'a Shared,
+        entry: &'a Entry,
+        plan_hash: PlanHash,
+        trigger: Trigger,
+        pod: Via,
+    ) -> Result<Self, JournalError> {
+        shared.journal.store_plan(plan_hash, &entry.plan)?;
+        let destination = trigger.destination;
+        // The id's own random bits: an id is never used twice, so neither is a seed.
+        let seed = (entry.id.0 as u64) ^ ((entry.id.0 >> 64) as u64);
+        let began = shared.clock.now();
+        let (saga, events) = Saga::begin(entry.id, Arc::clone(&entry.plan), plan_hash, seed, trigger, began);
+        let mut drive = Self {
+            shared,
+            entry,
+            saga,
+            pod,
+            destination,
+            next: 0,
+            position: Position::default(),
+            began,
+            calls: JoinSet::new(),
+            in_flight: HashMap::new(),
+            replied: false,
+        };
+        drive.append(&events)?;
+        Ok(drive)
+    }
+
+    /// Runs the saga to its end. Dropping it, as any error does, closes the connections of the calls in flight.
+    async fn run(mut self) -> Result<Ending, JournalError> {
+        loop {
+            let wake = self.carry_out().await?;
+            if self.calls.is_empty() && (wake.is_none() || self.is_over()) {
+                return self.end();
+            }
+            let input = self.next_input(wake).await;
+            let now = self.shared.clock.now();
+            let events = self.saga.decide(input, now);
+            self.append(&events)?;
+        }
+    }
+
+    fn append(&mut self, events: &[Event]) -> Result<(), JournalError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.position = self.shared.journal.append(self.entry.id, self.next, events)?;
+        self.next += events.len() as u64;
+        let plan = &self.entry.plan;
+        for event in events {
+            tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
+        }
+        let state = state(self.saga.state());
+        self.entry.update(|summary| {
+            summary.state = state;
+            for event in events {
+                let name = |step: StepId| plan.steps.get(step.index()).map(|s| s.name.clone());
+                match event {
+                    Event::Failed { step, cause, .. } => {
+                        summary.failed_step = step.and_then(name);
+                        summary.cause = Some(cause.clone());
+                    }
+                    Event::Stuck { .. } => {
+                        let line = Line {
+                            event,
+                            plan,
+                            sent: None,
+                        };
+                        summary.cause = Some(line.to_string());
+                    }
+                    _ => {}
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Carries out what has not begun, and says when the machine wants to be woken.
+    async fn carry_out(&mut self) -> Result<Option<Timestamp>, JournalError> {
+        let mut wake: Option<Timestamp> = None;
+        let mut held_back = Vec::new();
+        let mut reply = false;
+        for command in self.saga.commands() {
+            match command {
+                Command::Call(call) if self.has_begun(&call) => {}
+                Command::Call(call) if call.durable_first => held_back.push(call),
+                Command::Call(call) => self.send(call),
+                Command::Wake(timer) => wake = Some(wake.map_or(timer.at, |w| w.min(timer.at))),
+                Command::Reply => reply = !self.replied,
+            }
+        }
+        if reply || !held_back.is_empty() {
+            self.shared.journal.durable(self.position).await?;
+        }
+        for call in held_back {
+            self.send(call);
+        }
+        if reply && let Some(reply) = self.saga.reply() {
+            let (at, status) = (self.shared.clock.now(), reply.status);
+            self.entry
+                .update(|summary| summary.replied = Some(Replied { at, status }));
+            self.replied = true;
+            self.entry.answer(Ok(Arc::new(reply)));
+        }
+        Ok(wake)
+    }
+
+    /// Final, and everybody knows.
+    fn is_over(&self) -> bool {
+        self.replied && matches!(self.saga.state(), SagaState::Committed | SagaState::Compensated)
+    }
+
+    fn has_begun(&self, call: &Call) -> bool {
+        let attempt = (call.step, call.direction, call.attempt);
+        self.in_flight.values().any(|begun| *begun == attempt)
+    }
+
+    fn send(&mut self, call: Call) {
+        let attempt = (call.step, call.direction, call.attempt);
+        self.entry.note(&call);
+        let call = carry_out(
+            self.shared.upstream.clone(),
+            call,
+            self.pod.clone(),
+            self.destination,
+        );
+        let id = self.calls.spawn(call).id();
+        self.in_flight.insert(id, attempt);
+    }
+
+    async fn next_input(&mut self, wake: Option<Timestamp>) -> Input {
+        let clock = self.shared.clock;
+        let timer = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(clock.instant(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = self.calls.join_next_with_id() => Input::Outcome(match ended {
+                Ok((id, outcome)) => {
+                    self.in_flight.remove(&id);
+                    outcome
+                }
+                // A bug stopped the call. The wire knows what it did; nobody else does.
+                Err(error) => {
+                    let attempt = self.in_flight.remove(&error.id());
+                    let (step, direction, attempt) = attempt.unwrap_or((StepId(0), Direction::Transaction, 0));
+                    tracing::error!(saga = %self.entry.id, %error, "a call's task failed");
+                    Outcome { step, direction, attempt, end: AttemptEnd::Lost }
+                }
+            }),
+            () = timer => Input::Timer,
+        }
+    }
+
+    /// Nothing is in flight and nothing is awaited.
+    fn end(self) -> Result<Ending, JournalError> {
+        let now = self.shared.clock.now();
+        let (id, name) = (self.entry.id, &self.entry.plan.name);
+        let state = state(self.saga.state());
+        let took = now.since(self.began);
+        let summary = self.entry.summary();
+        let failed_step = summary.failed_step.as_deref();
+        match state {
+            State::Committed | State::Compensated => {
+                if !self.replied {
+                    return Err(JournalError::Store(
+                        "the saga has ended without a reply: a bug".to_owned(),
+                    ));
+                }
+                self.entry.update(|summary| summary.ended = Some(now));
+                let word = if state == State::Committed {
+                    "committed"
+                } else {
+                    "compensated"
+                };
+                tracing::info!(saga = %id, name, state = word, ?took, failed_step, "saga ended");
+                Ok(Ending::Final)
+            }
+            State::Stuck => {
+                tracing::error!(saga = %id, name, state = "stuck", ?took, failed_step, cause = summary.cause, "saga is stuck");
+                // A caller that has no reply by now would wait for a person.
+                self.entry.answer(Err(Refused::Halted(
+                    "a compensation can't succeed by itself".to_owned(),
+                )));
+                Ok(Ending::Stuck)
+            }
+            // A machine that waits for nothing and has not ended would be a saga left behind unseen.
+            _ => Err(JournalError::Store(format!(
+                "the saga is {state:?} and waits for nothing: a bug"
+            ))),
+        }
+    }
+}
+
+fn state(state: SagaState) -> State {
+    match state {
+        SagaState::Running => State::Running,
+        SagaState::Committed => State::Committed,
+        SagaState::Compensating => State::Compensating,
+        SagaState::Compensated => State::Compensated,
+        SagaState::Stuck => State::Stuck,
+    }
+}

@@ -1,0 +1,372 @@
+//! Owns the machines: carries out their commands over HTTP, and feeds them outcomes and time.
+//!
+//! One task per saga, the only one that changes it. Append, then act: what a machine decided is appended to the journal
+//! before any of it is carried out, and what must not run ahead of the disk (the first transactions, a compensation, the
+//! reply) waits for its durability. An append that fails halts that saga and turns readiness red; it never goes on in
+//! memory. The caller only looks on: when it goes away the saga runs to its end.
+//!
+//! Knows nothing of interception or of HTTP servers. Errors: [`Refused`], why a trigger has no reply.
+
+mod clock;
+mod describe;
+mod drive;
+mod effects;
+mod locks;
+mod registry;
+
+pub use describe::Line;
+pub use registry::{Retain, Sent};
+
+use crate::journal::{Journal, JournalError};
+use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Timestamp, Trigger};
+use crate::upstream::{Upstream, Via};
+use clock::Clock;
+use locks::Locks;
+use registry::{Admitted, Registry};
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// The runner's limits.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Sagas running, compensating, waiting for a lock or stuck at once; a further trigger is [`Refused::Busy`].
+    pub in_flight: usize,
+    /// How long finished ones can be asked for, and a key's second trigger gets the first one's reply.
+    pub retain: Retain,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            in_flight: 10_000,
+            retain: Retain::default(),
+        }
+    }
+}
+
+/// Why a trigger has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// As many sagas are in flight as may be. Nothing was sent.
+    #[error("too many sagas are in flight")]
+    Busy,
+    /// Another saga with the same `lock` didn't end in time. Nothing was sent.
+    #[error("another saga with the same lock is still running")]
+    Locked,
+    /// Qbox is stopping. Nothing was sent.
+    #[error("Qbox is stopping")]
+    Draining,
+    /// The `Idempotency-Key` was used for a different request. Nothing was sent.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// The journal did not take the saga's beginning. Nothing was sent.
+    #[error("the saga could not begin: {0}")]
+    NotBegun(JournalError),
+    /// The saga was halted half-way: its outcome is unknown until an operator looks at it.
+    #[error("the saga was halted: {0}")]
+    Halted(String),
+}
+
+type Outcome = Result<Arc<Reply>, Refused>;
+
+/// Where a saga stands, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// For its `lock`; it has not begun.
+    Waiting,
+    /// Going forward.
+    Running,
+    /// Done. Final.
+    Committed,
+    /// Being undone.
+    Compensating,
+    /// Undone. Final.
+    Compensated,
+    /// A compensation can't succeed by itself; a person has to decide.
+    Stuck,
+    /// The journal failed it. Nothing more is done for it by this process.
+    Halted,
+}
+
+/// A saga in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Its id.
+    #[serde(serialize_with = "as_text")]
+    pub id: SagaId,
+    /// Its plan's name.
+    pub name: String,
+    /// Where it stands.
+    pub state: State,
+    /// When its trigger came, in microseconds since 1970.
+    pub arrived: Timestamp,
+    /// When it ended, if it has.
+    pub ended: Option<Timestamp>,
+    /// The step that failed, if one has.
+    pub failed_step: Option<String>,
+    /// Why it failed, is stuck or was halted.
+    pub cause: Option<String>,
+    /// What its callers were answered, if they have been.
+    pub replied: Option<Replied>,
+}
+
+/// A reply that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Replied {
+    /// When, in microseconds since 1970.
+    pub at: Timestamp,
+    /// Its status.
+    pub status: u16,
+}
+
+fn as_text<S: serde::Serializer>(id: &SagaId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+/// One saga with all that happened to it.
+#[derive(Debug, Clone)]
+pub struct Detail {
+    /// As in the list.
+    pub summary: Summary,
+    /// The plan that it runs under.
+    pub plan: Arc<Plan>,
+    /// Its events so far; empty where it has not begun, or where the journal no longer keeps them.
+    pub events: Vec<Event>,
+    /// The requests that this process has sent for it, as they were filled in.
+    pub sent: Vec<Sent>,
+}
+
+/// How the runner is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Sagas that have not ended.
+    pub in_flight: usize,
+    /// How many there may be.
+    pub capacity: usize,
+    /// Those of them that are stuck.
+    pub stuck: usize,
+    /// It takes no more triggers.
+    pub draining: bool,
+    /// What the journal said when it failed; not ready from then on.
+    pub broken: Option<String>,
+}
+
+/// The runner. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Runner {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").field("health", &self.health()).finish()
+    }
+}
+
+struct Shared {
+    settings: Settings,
+    journal: Arc<dyn Journal>,
+    upstream: Upstream,
+    clock: Clock,
+    locks: Arc<Locks>,
+    registry: Registry,
+    room: Arc<Semaphore>,
+    /// Sagas that a drain waits for: all in flight but the stuck.
+    active: watch::Sender<usize>,
+    draining: AtomicBool,
+    broken: Mutex<Option<String>>,
+    /// The places of the stuck: a saga that waits for a person is still one in flight.
+    stuck: Mutex<Vec<(OwnedSemaphorePermit, Option<locks::Held>)>>,
+}
+
+/// A saga that was started or joined.
+#[derive(Debug)]
+pub struct SagaHandle {
+    /// Its id.
+    pub id: SagaId,
+    /// Another trigger with the same key had started it.
+    pub joined: bool,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl SagaHandle {
+    /// Waits for the reply. Dropping the future changes nothing for the saga.
+    ///
+    /// # Errors
+    /// There is none: see [`Refused`].
+    pub async fn reply(mut self) -> Result<Arc<Reply>, Refused> {
+        let halted = || Refused::Halted("the runner has gone".to_owned());
+        let outcome = self.outcome.wait_for(Option::is_some).await;
+        outcome
+            .map_err(|_| halted())?
+            .clone()
+            .unwrap_or_else(|| Err(halted()))
+    }
+}
+
+impl Runner {
+    /// A runner with no saga yet. It lives on the current tokio runtime.
+    #[must_use]
+    pub fn new(journal: Arc<dyn Journal>, upstream: Upstream, settings: Settings) -> Self {
+        let room = settings.in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                journal,
+                upstream,
+                clock: Clock::new(),
+                locks: Arc::default(),
+                registry: Registry::new(settings.retain),
+                room: Arc::new(Semaphore::new(room)),
+                active: watch::Sender::new(0),
+                draining: AtomicBool::new(false),
+                broken: Mutex::default(),
+                stuck: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Starts the saga of `plan` for `trigger`, or joins the one that its key stands for. `pod` is where a forwarded
+    /// trigger leaves from.
+    ///
+    /// # Errors
+    /// [`Refused`], with nothing sent: no room, stopping, or the key was used for another request.
+    pub fn start_saga(
+        &self,
+        plan: &Arc<Plan>,
+        plan_hash: PlanHash,
+        trigger: Trigger,
+        pod: Via,
+    ) -> Result<SagaHandle, Refused> {
+        let shared = &self.shared;
+        // Counted before the look at `draining`: either a drain waits for this saga, or it is seen here.
+        let active = Active::enter(shared);
+        if shared.draining.load(Ordering::SeqCst) {
+            return Err(Refused::Draining);
+        }
+        let key = match (
+            trigger.request.headers.get("idempotency-key"),
+            &plan.trigger.dedupe,
+        ) {
+            (Some(key), _) => Some(key.to_vec()),
+            // It may speak of the trigger alone: no id is needed.
+            (None, Some(dedupe)) => saga::key(plan, SagaId(0), &trigger, dedupe).map(String::into_bytes),
+            (None, None) => None,
+        };
+        let room = || {
+            Arc::clone(&shared.room)
+                .try_acquire_owned()
+                .map_err(|_| Refused::Busy)
+        };
+        let now = shared.clock.now();
+        let (entry, permit) = match shared.registry.admit(plan, &trigger, key.as_deref(), now, room)? {
+            (Admitted::New(entry), Some(permit)) => (entry, permit),
+            (Admitted::New(entry) | Admitted::Joined(entry), _) => {
+                return Ok(SagaHandle {
+                    id: entry.id,
+                    joined: true,
+                    outcome: entry.subscribe(),
+                });
+            }
+        };
+        let handle = SagaHandle {
+            id: entry.id,
+            joined: false,
+            outcome: entry.subscribe(),
+        };
+        // In the queue here, not in the task: order of arrival.
+        let lock = plan.lock.as_ref().map(|template| {
+            // Those without a value are all the same: one after the other is slow, and never wrong.
+            let key = saga::key(plan, entry.id, &trigger, template).unwrap_or_default();
+            shared.locks.enter(key)
+        });
+        drive::spawn(active, entry, plan_hash, trigger, pod, permit, lock);
+        Ok(handle)
+    }
+
+    /// The youngest `limit` sagas, youngest first.
+    #[must_use]
+    pub fn sagas(&self, limit: usize) -> Vec<Summary> {
+        let entries = self.shared.registry.youngest(limit);
+        entries.iter().map(|e| e.summary()).collect()
+    }
+
+    /// One saga with its history.
+    ///
+    /// # Errors
+    /// The journal can't be read.
+    pub fn saga(&self, id: SagaId) -> Result<Option<Detail>, JournalError> {
+        let Some(entry) = self.shared.registry.get(id) else {
+            return Ok(None);
+        };
+        Ok(Some(Detail {
+            summary: entry.summary(),
+            plan: Arc::clone(&entry.plan),
+            events: self.shared.journal.history(id)?.unwrap_or_default(),
+            sent: entry.sent(),
+        }))
+    }
+
+    /// How the runner is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let shared = &self.shared;
+        Health {
+            in_flight: shared
+                .settings
+                .in_flight
+                .saturating_sub(shared.room.available_permits()),
+            capacity: shared.settings.in_flight,
+            stuck: shared.stuck.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            draining: shared.draining.load(Ordering::SeqCst),
+            broken: shared
+                .broken
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+
+    /// Takes no more triggers, and waits for the sagas in flight (not for the stuck), `grace` at the most. Says how many are
+    /// left: what becomes of them is the journal's to know.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        let mut active = self.shared.active.subscribe();
+        drop(tokio::time::timeout(grace, active.wait_for(|n| *n == 0)).await);
+        *active.borrow()
+    }
+}
+
+/// A saga that a drain waits for; dropped, it is waited for no longer.
+struct Active {
+    shared: Arc<Shared>,
+}
+
+impl Active {
+    fn enter(shared: &Arc<Shared>) -> Self {
+        shared.active.send_modify(|n| *n += 1);
+        Self {
+            shared: Arc::clone(shared),
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.shared.active.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
+/// What the tests of the rooms above use too.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::tests::service::{Act, Service};
+    pub(crate) use super::tests::{plan, runner, start, trigger};
+}
+
+#[cfg(test)]
+mod tests;

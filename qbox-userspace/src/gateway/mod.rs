@@ -1,0 +1,137 @@
+//! The only place where HTTP meets sagas: is this request a trigger, and what is the answer.
+//!
+//! Knows no socket: requests come whole from the proxy, replies go back to it. It has no errors of its own; why a trigger
+//! has no saga's reply ([`Refused`](crate::runner::Refused)) becomes an RFC 9457 problem (see [`problem`]).
+
+mod index;
+mod problem;
+
+use crate::journal::{JournalError, plan_hash};
+use crate::proxy::{Handled, Handler, Head, Reply, Taken, Verdict};
+use crate::runner::{Runner, SagaHandle};
+use crate::saga::{self, Mode, Plan, PlanHash, RequestHead};
+use bytes::Bytes;
+use index::Index;
+use std::sync::Arc;
+
+/// The name of the field that tells a caller its saga's id.
+const ID: &str = "X-Qbox-TransactionID";
+
+/// The gateway's limits.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bytes of a trigger's body.
+    pub trigger_body: usize,
+    /// How many sagas may be above one another; a trigger below more is answered 508.
+    pub depth: u8,
+}
+
+/// A plan and the hash that it is stored under.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Its content hash.
+    pub hash: PlanHash,
+}
+
+impl Definition {
+    /// Hashes the plan.
+    ///
+    /// # Errors
+    /// As [`plan_hash`].
+    pub fn new(plan: Arc<Plan>) -> Result<Self, JournalError> {
+        let hash = plan_hash(&plan)?;
+        Ok(Self { plan, hash })
+    }
+}
+
+/// Takes triggers and answers them with their sagas' replies.
+#[derive(Debug)]
+pub struct Gateway {
+    index: Index,
+    runner: Runner,
+    settings: Settings,
+}
+
+impl Gateway {
+    /// A gateway for these definitions.
+    #[must_use]
+    pub fn new(definitions: &[Definition], runner: Runner, settings: Settings) -> Self {
+        Self {
+            index: Index::new(definitions),
+            runner,
+            settings,
+        }
+    }
+
+    async fn answer(
+        &self,
+        definition: &Definition,
+        trigger: saga::Trigger,
+        pod: crate::upstream::Via,
+    ) -> Reply {
+        if trigger.depth > self.settings.depth {
+            return problem::too_deep(self.settings.depth);
+        }
+        match self
+            .runner
+            .start_saga(&definition.plan, definition.hash, trigger, pod)
+        {
+            Ok(handle) => self.reply(handle).await,
+            Err(refused) => problem::refused(&refused),
+        }
+    }
+
+    async fn reply(&self, handle: SagaHandle) -> Reply {
+        let id = handle.id;
+        let mut reply = match handle.reply().await {
+            Ok(reply) => Reply {
+                status: reply.status,
+                headers: reply.headers.0.clone(),
+                body: reply.body.clone(),
+            },
+            Err(refused) => problem::refused(&refused),
+        };
+        // A step's answer that is passed on may bring the id of a saga of its own; the caller's is this one.
+        reply.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(ID));
+        reply.headers.push((ID.to_owned(), Bytes::from(id.to_string())));
+        reply
+    }
+}
+
+impl Handler for Gateway {
+    fn inspect(&self, head: Head<'_>) -> Verdict {
+        let fields = head.headers.iter().map(|f| (f.name, f.value));
+        match RequestHead::new(head.method, head.target, fields) {
+            Some(head) if self.index.could_match(&head) => Verdict::Take {
+                max_body: self.settings.trigger_body,
+            },
+            _ => Verdict::Pass,
+        }
+    }
+
+    async fn handle(&self, request: Taken) -> Handled {
+        let fields = request.headers.iter().map(|(n, v)| (n.as_str(), &v[..]));
+        let Some(head) = RequestHead::new(&request.method, &request.target, fields) else {
+            return Handled::Pass;
+        };
+        let Some(definition) = self.index.find(&head, &request.body) else {
+            return Handled::Pass;
+        };
+        if definition.plan.mode == Mode::Observe {
+            tracing::info!(
+                name = definition.plan.name,
+                url = head.url(),
+                "a saga would have begun (mode observe)"
+            );
+            return Handled::Pass;
+        }
+        let pattern = &definition.plan.trigger;
+        let trigger = saga::trigger(pattern, &head, request.body.clone(), request.destination);
+        Handled::Reply(self.answer(definition, trigger, request.via.clone()).await)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! The admin API: health, pods, sagas, definitions, as JSON. On a thread and a runtime of its own, so that it answers
+//! when the data path is busy.
+//!
+//! It looks on through the [`Runner`] and the few facts in [`Node`]; it knows nothing of the data path's internals, and
+//! changes nothing. Errors: [`AdminError`], all of them from the start.
+
+mod bounded;
+mod routes;
+mod socket;
+mod view;
+
+pub use view::{Capture, EventView, Pod, SagaView, Status, definition};
+
+use crate::runner::Runner;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Why the API can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The TCP address is taken, or not this machine's.
+    #[error(
+        "the admin API can't listen on {address}: {source}; is another Qbox running, or should admin.listen differ?"
+    )]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Unix socket can't be made.
+    #[error("the admin socket {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No thread or no runtime.
+    #[error("the admin API can't start: {0}")]
+    Start(io::Error),
+}
+
+/// Where it listens.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// TCP; best a loopback address, since nobody is asked who they are.
+    pub listen: SocketAddr,
+    /// A Unix socket, for its owner alone.
+    pub socket: PathBuf,
+}
+
+/// What the API says beside the runner's sagas.
+pub struct Node {
+    /// How requests come here.
+    pub capture: Capture,
+    /// The pods that are captured now.
+    pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
+    /// What is amiss with the data path; empty: nothing.
+    pub amiss: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// The loaded sagas, ready to be shown.
+    pub definitions: Vec<serde_json::Value>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("capture", &self.capture)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The running API. Dropping it ends it, and takes its socket away.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    socket: socket::Bound,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Listens and serves.
+    ///
+    /// # Errors
+    /// [`AdminError`]: an address is taken, or there is no leave to make the socket.
+    pub fn start(settings: &Settings, runner: Runner, node: Node) -> Result<Self, AdminError> {
+        let listen = |source| AdminError::Listen {
+            address: settings.listen,
+            source,
+        };
+        let tcp = TcpListener::bind(settings.listen).map_err(listen)?;
+        tcp.set_nonblocking(true).map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+        let (unix, socket) = socket::bind(&settings.socket).map_err(|source| AdminError::Socket {
+            path: settings.socket.clone(),
+            source,
+        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(AdminError::Start)?;
+        let (stop, stopped) = oneshot::channel();
+        let shared = Arc::new(routes::Shared {
+            runner,
+            node,
+            address,
+        });
+        let thread = std::thread::Builder::new()
+            .name("qbox-admin".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(routes::serve(shared, tcp, unix, stopped)) {
+                    tracing::error!(%error, "the admin API has stopped");
+                }
+            })
+            .map_err(AdminError::Start)?;
+        Ok(Self {
+            address,
+            socket,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// The TCP address, with the port that was found where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The Unix socket's path.
+    #[must_use]
+    pub fn socket(&self) -> &std::path::Path {
+        self.socket.path()
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The routes, and serving them on both listeners.
+
+use super::Node;
+use super::bounded::Bounded;
+use super::view::{SagaView, Status};
+use crate::runner::Runner;
+use crate::saga::SagaId;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+pub(super) struct Shared {
+    pub(super) runner: Runner,
+    pub(super) node: Node,
+    pub(super) address: SocketAddr,
+}
+
+/// How many sagas a list holds, unless asked for fewer or more; and the most.
+const LIST: usize = 100;
+const MAX_LIST: usize = 1000;
+
+/// Serves until `stopped` resolves. Requests in flight are given up then: they only read.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    tcp: std::net::TcpListener,
+    unix: std::os::unix::net::UnixListener,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/pods", get(pods))
+        .route("/api/v1/sagas", get(sagas))
+        .route("/api/v1/sagas/{id}", get(saga))
+        .route("/api/v1/definitions", get(definitions))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
+        .with_state(Arc::clone(&shared));
+    let address = shared.address;
+    let tcp = tokio::net::TcpListener::from_std(tcp)?;
+    let unix = tokio::net::UnixListener::from_std(unix)?;
+    let guarded = routes.clone().layer(from_fn_with_state(address, only_by_address));
+    tokio::select! {
+        result = async { axum::serve(Bounded::new(tcp), guarded).await } => result,
+        result = async { axum::serve(Bounded::new(unix), routes).await } => result,
+        _ = stopped => Ok(()),
+    }
+}
+
+/// A page from elsewhere, whose name an attacker has turned to this address, must not read the API through a browser here
+/// (DNS rebinding): whoever means it names it by the address that it listens on, or as `localhost`.
+async fn only_by_address(State(listen): State<SocketAddr>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
+    if host.is_some_and(|host| names_us(host, listen)) {
+        next.run(request).await
+    } else {
+        problem(
+            StatusCode::FORBIDDEN,
+            "name this API by its address, not by another name",
+        )
+    }
+}
+
+/// Whether `Host` is a loopback address or `localhost`; where the API listens on another address, any address will do,
+/// since a rebound name is never one.
+fn names_us(host: &str, listen: SocketAddr) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(inner) => inner.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || !listen.ip().is_loopback(),
+        Err(_) => name.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    (status, Json(json!({ "error": detail }))).into_response()
+}
+
+impl Shared {
+    fn amiss(&self) -> Vec<String> {
+        let mut amiss = (self.node.amiss)();
+        let health = self.runner.health();
+        if let Some(cause) = health.broken {
+            amiss.push(format!("the journal failed: {cause}"));
+        }
+        if health.draining {
+            amiss.push("stopping".to_owned());
+        }
+        if health.in_flight >= health.capacity {
+            amiss.push(format!(
+                "{} sagas are in flight, as many as may be",
+                health.in_flight
+            ));
+        }
+        amiss
+    }
+}
+
+type Asked = State<Arc<Shared>>;
+
+async fn ready(State(shared): Asked) -> Response {
+    let amiss = shared.amiss();
+    let status = match amiss.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(json!({ "ready": amiss.is_empty(), "amiss": amiss }))).into_response()
+}
+
+async fn status(State(shared): Asked) -> Response {
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        admin: shared.address.to_string(),
+        capture: &shared.node.capture,
+        pods: (shared.node.pods)().len(),
+        definitions: shared.node.definitions.len(),
+        sagas: shared.runner.health(),
+        amiss: shared.amiss(),
+    })
+    .into_response()
+}
+
+async fn pods(State(shared): Asked) -> Json<Value> {
+    Json(json!({ "pods": (shared.node.pods)() }))
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    limit: Option<usize>,
+}
+
+async fn sagas(State(shared): Asked, Query(Limit { limit }): Query<Limit>) -> Json<Value> {
+    let limit = limit.unwrap_or(LIST).min(MAX_LIST);
+    Json(json!({ "sagas": shared.runner.sagas(limit) }))
+}
+
+async fn saga(State(shared): Asked, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse::<SagaId>() else {
+        return problem(StatusCode::BAD_REQUEST, "that is no saga's id");
+    };
+    match shared.runner.saga(id) {
+        Ok(Some(detail)) => Json(SagaView::new(&detail)).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "there is no saga of that id, or no longer"),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn definitions(State(shared): Asked) -> Json<Value> {
+    Json(json!({ "definitions": shared.node.definitions }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_of_ours_names_us() {
+        let loopback = "127.0.0.1:9901".parse().unwrap();
+        for host in [
+            "127.0.0.1:9901",
+            "localhost",
+            "LOCALHOST:9901",
+            "[::1]:9901",
+            "127.8.8.8",
+        ] {
+            assert!(names_us(host, loopback), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example:9901",
+            "10.0.0.7:9901",
+            "127.0.0.1.evil.example",
+            "[fd00::7]",
+        ] {
+            assert!(!names_us(host, loopback), "{host}");
+        }
+        let anywhere = "0.0.0.0:9901".parse().unwrap();
+        assert!(names_us("10.0.0.7:9901", anywhere));
+        assert!(!names_us("evil.example", anywhere));
+    }
+}

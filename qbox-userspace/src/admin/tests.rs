@@ -1,0 +1,171 @@
+//! The API over its two sockets.
+
+use super::*;
+use crate::runner::testing::{self, Act, Service, plan, runner, trigger};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+
+fn node() -> Node {
+    Node {
+        capture: Capture::Explicit {
+            listen: "127.0.0.1:3001".to_owned(),
+        },
+        pods: Box::new(|| {
+            vec![Pod {
+                name: "pod-a".to_owned(),
+                cgroup: "/sys/fs/cgroup/qbox/pod-a".to_owned(),
+                pid: Some(7),
+                netns: 42,
+            }]
+        }),
+        amiss: Box::new(Vec::new),
+        definitions: Vec::new(),
+    }
+}
+
+fn start(runner: &Runner, node: Node) -> (Admin, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        socket: folder.path().join("run/admin.sock"),
+    };
+    (Admin::start(&settings, runner.clone(), node).unwrap(), folder)
+}
+
+/// Status and body of a GET over `stream`.
+fn ask(mut stream: impl Read + Write, path: &str, host: &str) -> (u16, String) {
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.get(9..12).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    (status, body.to_owned())
+}
+
+fn get(admin: &Admin, path: &str) -> (u16, Value) {
+    let stream = std::os::unix::net::UnixStream::connect(admin.socket()).unwrap();
+    let (status, body) = ask(stream, path, "localhost");
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+}
+
+#[tokio::test]
+async fn both_sockets_answer_and_only_to_their_own_name() {
+    let (admin, _folder) = start(&runner(), node());
+    assert_eq!(get(&admin, "/healthz"), (200, Value::String("ok\n".to_owned())));
+    let tcp = || std::net::TcpStream::connect(admin.address()).unwrap();
+    assert_eq!(ask(tcp(), "/healthz", &admin.address().to_string()).0, 200);
+    assert_eq!(ask(tcp(), "/api/v1/status", "rebound.example").0, 403);
+    assert_eq!(get(&admin, "/nothing").0, 404);
+    let (status, pods) = get(&admin, "/api/v1/pods");
+    assert_eq!((status, &pods["pods"][0]["netns"]), (200, &Value::from(42)));
+    let (_, status) = get(&admin, "/api/v1/status");
+    assert_eq!(status["capture"]["listen"], "127.0.0.1:3001");
+    assert_eq!(status["pid"], std::process::id());
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_and_goes_with_the_api() {
+    let (admin, folder) = start(&runner(), node());
+    let path = admin.socket().to_owned();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        socket: path.clone(),
+    };
+    let error = Admin::start(&again, runner(), node()).unwrap_err();
+    assert!(
+        error.to_string().contains("another Qbox answers there"),
+        "{error}"
+    );
+    drop(admin);
+    assert!(!path.exists());
+    // What a killed Qbox leaves behind is replaced; what is no socket is not.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    drop(Admin::start(&again, runner(), node()).unwrap());
+    std::fs::write(&path, "precious").unwrap();
+    assert!(Admin::start(&again, runner(), node()).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    drop(folder);
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_amiss() {
+    let runner = runner();
+    let mut node = node();
+    node.amiss = Box::new(|| vec!["the programs are gone".to_owned()]);
+    let (admin, _folder) = start(&runner, node);
+    let (status, body) = get(&admin, "/readyz");
+    assert_eq!(
+        (status, &body["amiss"][0]),
+        (503, &Value::from("the programs are gone"))
+    );
+    let (admin, _folder) = start(&runner, super::tests::node());
+    assert_eq!(get(&admin, "/readyz").0, 200);
+    runner.drain(std::time::Duration::ZERO).await;
+    assert_eq!(get(&admin, "/readyz").0, 503);
+}
+
+#[tokio::test]
+async fn a_sagas_timeline_is_told() {
+    let hotel = Service::willing().await;
+    let car = Service::start(|_| Act::Answer(409, "{}")).await;
+    let text = format!(
+        "name = \"book-trip\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
+         [[step]]\nname = \"hotel\"\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n\
+         [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"{}\" }}\n\
+         [[step]]\nname = \"car\"\nafter = [\"hotel\"]\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n",
+        hotel.url("/7"),
+        hotel.url("/7/undo"),
+        car.url("/7"),
+    );
+    let saga = plan(&text);
+    let runner = runner();
+    let mut node = node();
+    node.definitions = vec![definition(&saga.0, &saga.1.to_string())];
+    let (admin, _folder) = start(&runner, node);
+    let handle = testing::start(&runner, &saga, trigger("7", None, "")).unwrap();
+    let id = handle.id;
+    assert_eq!(handle.reply().await.unwrap().status, 502);
+    runner.drain(std::time::Duration::from_secs(10)).await;
+
+    let (_, list) = get(&admin, "/api/v1/sagas?limit=5");
+    assert_eq!(list["sagas"][0]["id"], id.to_string());
+    assert_eq!(list["sagas"][0]["state"], "compensated");
+    assert_eq!(list["sagas"][0]["failed_step"], "car");
+    let (_, saga) = get(&admin, &format!("/api/v1/sagas/{id}"));
+    let events = saga["events"].as_array().unwrap();
+    let find = |kind: &str, step: &str, direction: &str| {
+        let found = events
+            .iter()
+            .find(|e| e["kind"] == kind && e["step"] == step && e["direction"] == direction);
+        found.unwrap_or_else(|| panic!("no {kind} of {step}'s {direction} in {saga:#}"))
+    };
+    assert_eq!(events[0]["url"], "http://trips/trips/7");
+    let undo = find("sending", "hotel", "compensation");
+    assert_eq!(
+        (&undo["method"], &undo["url"]),
+        (&"DELETE".into(), &hotel.url("/7/undo").into())
+    );
+    let refused = find("ended", "car", "transaction");
+    assert_eq!(
+        (&refused["end"], &refused["status"], &refused["class"]),
+        (&"answered".into(), &409.into(), &"not_applied".into())
+    );
+    let replied = events.iter().find(|e| e["kind"] == "replied").unwrap();
+    assert_eq!(
+        (&replied["status"], &replied["text"]),
+        (&502.into(), &"caller answered 502".into())
+    );
+    let offsets: Vec<u64> = events.iter().map(|e| e["offset_us"].as_u64().unwrap()).collect();
+    assert!(offsets.is_sorted(), "{offsets:?}");
+
+    let (_, definitions) = get(&admin, "/api/v1/definitions");
+    assert_eq!(definitions["definitions"][0]["steps"][1]["after"][0], "hotel");
+    assert_eq!(get(&admin, "/api/v1/sagas/nonsense").0, 400);
+    assert_eq!(
+        get(&admin, "/api/v1/sagas/00000000-0000-0000-0000-000000000000").0,
+        404
+    );
+}

@@ -6,9 +6,13 @@
 mod check;
 mod client;
 mod exec;
+mod show;
 
+use crate::{app, saga};
 use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,8 +26,60 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Run),
     Check(Check),
     Exec(Exec),
+    /// Look at the sagas of the running Qbox.
+    #[command(subcommand)]
+    Sagas(Sagas),
+    Status(Status),
+}
+
+/// Run Qbox on this node, until SIGTERM or Ctrl-C.
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration; the folder of its sagas is read with it.
+    #[arg(long, value_name = "FILE", default_value = "config/qbox.toml")]
+    config: PathBuf,
+    /// Listen on a plain port ([explicit] in the configuration) instead of capturing with eBPF. Needs no root.
+    #[arg(long)]
+    explicit: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sagas {
+    /// The youngest sagas, youngest first.
+    List {
+        /// How many at most.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// One saga, with all that happened to it.
+    Show {
+        /// Its id, as X-Qbox-TransactionID of its reply has it.
+        id: saga::SagaId,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// Say how the running Qbox is.
+#[derive(Debug, Args)]
+struct Status {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// What every question takes.
+#[derive(Debug, Args)]
+struct Asking {
+    #[command(flatten)]
+    running: Running,
+    /// Print the API's JSON instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Check configuration and saga files without running anything.
@@ -70,13 +126,40 @@ struct Running {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(Run { config, explicit }) => {
+            app::run(&app::Options { config, explicit }).map(|()| ExitCode::SUCCESS)
+        }
         Command::Check(check) => Ok(check::check(&check.paths, check.json)),
         Command::Exec(exec) => exec::exec(exec.pod.as_deref(), &exec.running.socket, &exec.command),
+        Command::Sagas(Sagas::List { limit, asking }) => {
+            ask(&asking, &format!("/api/v1/sagas?limit={limit}"), show::sagas)
+        }
+        Command::Sagas(Sagas::Show { id, asking }) => {
+            ask(&asking, &format!("/api/v1/sagas/{id}"), show::saga)
+        }
+        Command::Status(Status { asking }) => ask(&asking, "/api/v1/status", show::status),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Asks the running Qbox and prints what it says.
+fn ask(asking: &Asking, path: &str, draw: fn(&Value) -> String) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answer: Value = runtime.block_on(client::get(&asking.running.socket, path))?;
+    let text = if asking.json {
+        format!("{answer:#}\n")
+    } else {
+        draw(&answer)
+    };
+    let mut out = std::io::stdout();
+    // A reader that has gone (`| head`) has seen enough.
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

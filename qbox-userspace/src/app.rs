@@ -1,1 +1,0 @@
-//! Puts the rooms together: the one file that knows every module.

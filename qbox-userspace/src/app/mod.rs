@@ -1,0 +1,178 @@
+//! Puts the rooms together: the one place that knows every module. From files to a running Qbox, and from a signal to its
+//! orderly end.
+//!
+//! Errors end the process, each in one sentence that says what is missing (the files' own, as a drawn report before it);
+//! whatever happens later is the rooms' own to handle.
+
+mod entrance;
+mod logs;
+mod signals;
+
+use crate::admin::{self, Admin, Node};
+use crate::config::{self, CaptureMode, Config, Loaded};
+use crate::gateway::{self, Definition, Gateway};
+use crate::journal::{Memory, Retention};
+use crate::proxy::{self, Proxy};
+use crate::runner::{self, Runner};
+use crate::saga::Plan;
+use crate::upstream::{self, Hosts, Upstream};
+use anyhow::{Context, bail};
+use entrance::Entrance;
+use signals::Signals;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What `qbox run` is given.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `qbox.toml`.
+    pub config: PathBuf,
+    /// Listen on a plain port, whatever `capture.mode` says.
+    pub explicit: bool,
+}
+
+/// How long tasks that are left at the end may take to notice.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
+
+/// Runs Qbox until SIGTERM or SIGINT, then ends what is under way: no longer than `grace`, and at once at a second signal.
+///
+/// # Errors
+/// Something that it needs is missing, or wrong in its files.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let Loaded {
+        mut config,
+        plans,
+        report,
+    } = config::load(&options.config).map_err(|report| {
+        draw(&report);
+        anyhow::anyhow!("{} is not fit to run", options.config.display())
+    })?;
+    if !report.diagnostics.is_empty() {
+        draw(&report);
+    }
+    if options.explicit {
+        config.capture.mode = CaptureMode::Explicit;
+    }
+    logs::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("qbox")
+        .build()
+        .context("can't start the worker threads")?;
+    let ended = runtime.block_on(serve(&config, &plans));
+    // After an orderly end nothing is left; after a second signal nobody waits for what is.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    ended
+}
+
+fn draw(report: &config::Report) {
+    let mut out = std::io::stderr().lock();
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let text = report.render(out.is_terminal() && !plain);
+    // Nobody is left to be told that standard error is closed.
+    let _ = out.write_all(text.as_bytes());
+}
+
+async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
+    // First of all, so that no signal ends a Qbox that is half there.
+    let mut signals = Signals::new()?;
+    if plans.is_empty() {
+        tracing::warn!(folder = %config.sagas.display(), "no saga is defined: everything passes through");
+    }
+    let hosts = hosts(config)?;
+    let runner = runner(config, hosts.clone());
+    let definitions: Vec<Definition> = plans
+        .iter()
+        .map(|plan| Definition::new(Arc::clone(plan)))
+        .collect::<Result<_, _>>()?;
+    let settings = gateway::Settings {
+        trigger_body: config.limits.trigger_body,
+        depth: config.limits.depth,
+    };
+    let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), settings));
+    let proxy = Proxy::new(gateway, proxy_settings(config), hosts);
+    let entrance = Entrance::open(config, plans, &proxy)?;
+    let settings = admin::Settings {
+        listen: config.admin.listen,
+        socket: config.admin.socket.clone(),
+    };
+    let node = Node {
+        capture: entrance.describe(),
+        pods: entrance.pods(),
+        amiss: entrance.amiss(),
+        definitions: definitions
+            .iter()
+            .map(|d| admin::definition(&d.plan, &d.hash.to_string()))
+            .collect(),
+    };
+    let admin = Admin::start(&settings, runner.clone(), node)?;
+    tracing::info!(
+        sagas = plans.len(),
+        admin = %admin.address(),
+        socket = %admin.socket().display(),
+        "ready: {entrance}"
+    );
+    signals.next().await;
+    tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
+    drop(entrance);
+    let drain = async {
+        let (left, ()) = tokio::join!(runner.drain(config.grace), proxy.drain(config.grace));
+        left
+    };
+    tokio::select! {
+        left = drain => match left {
+            0 => tracing::info!("stopped"),
+            left => tracing::error!(left, "stopped with sagas in flight: what they have done so far is not undone"),
+        },
+        () = signals.next() => {
+            bail!("stopped by a second signal, with {} sagas in flight", runner.health().in_flight)
+        }
+    }
+    // Last, so that it tells of the drain.
+    drop(admin);
+    Ok(())
+}
+
+/// The hosts file, if there is one.
+fn hosts(config: &Config) -> anyhow::Result<Hosts> {
+    let Some(path) = &config.upstream.hosts else {
+        return Ok(Hosts::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can't read {} (`hosts` of [upstream])", path.display()))?;
+    Ok(Hosts::parse(&text))
+}
+
+fn runner(config: &Config, hosts: Hosts) -> Runner {
+    let limits = &config.limits;
+    let journal = Memory::new(Retention {
+        open: limits.sagas_in_flight,
+        ..Retention::default()
+    });
+    let upstream = Upstream::new(upstream::Settings {
+        hosts,
+        max_idle_per_upstream: limits.upstream_connections,
+        idle_timeout: config.upstream.idle_timeout,
+        connect_timeout: config.upstream.connect_timeout,
+        response_body: limits.response_body,
+        ..upstream::Settings::default()
+    });
+    let settings = runner::Settings {
+        in_flight: limits.sagas_in_flight,
+        ..runner::Settings::default()
+    };
+    Runner::new(Arc::new(journal), upstream, settings)
+}
+
+fn proxy_settings(config: &Config) -> proxy::Settings {
+    proxy::Settings {
+        head: config.limits.head,
+        connections: config.limits.connections,
+        detect_timeout: config.proxy.detect_timeout,
+        head_timeout: config.proxy.head_timeout,
+        connect_timeout: config.upstream.connect_timeout,
+        ..proxy::Settings::default()
+    }
+}

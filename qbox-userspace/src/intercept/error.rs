@@ -94,7 +94,13 @@ pub enum InterceptError {
         /// The port.
         port: u16,
     },
-    /// The namespace can't be entered, or its loopback isn't up yet.
+    /// A new namespace, or one that will never have a loopback.
+    #[error("the loopback of pod {pod} is down")]
+    LoopbackDown {
+        /// The pod's name.
+        pod: String,
+    },
+    /// The namespace can't be entered, or no file descriptor is left.
     #[error("can't listen in the namespace of pod {pod}: {source}")]
     Listen {
         /// The pod's name.

@@ -14,7 +14,7 @@ use super::sys;
 use crate::netns::NetNs;
 use aya::maps::{HashMap, MapData, MapError};
 use qbox_common::{MAX_ANNOUNCED, MAX_NAMESPACES, names, reach};
-use socket2::{Domain, Socket};
+use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,8 +25,8 @@ use tokio::net::TcpListener;
 
 /// Scans in a row that must miss a pod before it is closed.
 const MISSES: u8 = 2;
-/// Scans in quick succession for a pod that can't be opened, before it is tried once a second only: a new namespace has
-/// its loopback down at first.
+/// Scans in quick succession for a pod whose loopback is down, as that of every new namespace is, before it is tried once a
+/// second only, and reported.
 const QUICK_TRIES: u32 = 20;
 
 /// Where a connection comes from.
@@ -123,11 +123,11 @@ impl Pods {
             .any(|entry| matches!(&entry.state, State::Open(open) if open.cookie == cookie))
     }
 
-    /// Whether a pod's opening failed so lately that it is worth another try soon.
+    /// Whether a pod can't be opened yet, and so lately that it is worth another try soon.
     pub(super) fn want_retry(&self) -> bool {
-        self.pods
-            .values()
-            .any(|entry| matches!(&entry.state, State::Failed { tries, .. } if *tries < QUICK_TRIES))
+        let soon =
+            |entry: &Entry| matches!(&entry.state, State::Failed { error, tries } if is_early(error, *tries));
+        self.pods.values().any(soon)
     }
 
     /// A namespace was announced, and could not be found: after the next scan it may be announced again.
@@ -199,10 +199,7 @@ impl Pods {
             return;
         }
         let pod = Arc::new(Pod { name, netns });
-        let state = match self.open(&pod) {
-            Ok(open) => State::Open(open),
-            Err(error) => State::Failed { error, tries: 1 },
-        };
+        let state = self.attempt(&pod, 1);
         self.pods.insert(
             inode,
             Entry {
@@ -216,39 +213,43 @@ impl Pods {
     }
 
     fn try_again(&mut self, inode: u64) {
-        let Some(entry) = self.pods.get(&inode) else {
+        let Some(Entry {
+            pod,
+            state: State::Failed { tries, .. },
+            ..
+        }) = self.pods.get(&inode)
+        else {
             return;
         };
-        let opened = self.open(&Arc::clone(&entry.pod));
-        let Some(entry) = self.pods.get_mut(&inode) else {
-            return;
-        };
-        let State::Failed { tries, .. } = entry.state else {
-            return;
-        };
-        entry.state = match opened {
+        let (pod, tries) = (Arc::clone(pod), tries.saturating_add(1));
+        let state = self.attempt(&pod, tries);
+        if let Some(entry) = self.pods.get_mut(&inode) {
+            entry.state = state;
+        }
+    }
+
+    /// Opens a pod, for the first time or again.
+    fn attempt(&mut self, pod: &Arc<Pod>, tries: u32) -> State {
+        match self.open(pod) {
             Ok(open) => State::Open(open),
             Err(error) => {
-                // The first second is a new namespace's own affair.
-                if tries == QUICK_TRIES {
-                    tracing::warn!(
-                        pod = entry.pod.name,
-                        error = chain(&error),
-                        "the pod isn't captured"
-                    );
+                // Once, and not while it may be a new namespace.
+                let first = if is_early(&error, 1) { QUICK_TRIES } else { 1 };
+                if tries == first {
+                    tracing::warn!(pod = pod.name, error = chain(&error), "the pod isn't captured");
                 }
-                State::Failed {
-                    error,
-                    tries: tries.saturating_add(1),
-                }
+                State::Failed { error, tries }
             }
-        };
+        }
     }
 
     /// Listens in the pod's namespace, and then has the programs turn its connections.
     fn open(&mut self, pod: &Arc<Pod>) -> Result<Open, InterceptError> {
         let v4 =
             listen(pod, (Ipv4Addr::LOCALHOST, self.port).into()).map_err(|source| match source.kind() {
+                io::ErrorKind::NetworkUnreachable => InterceptError::LoopbackDown {
+                    pod: pod.name.clone(),
+                },
                 io::ErrorKind::AddrInUse => InterceptError::PortTaken {
                     pod: pod.name.clone(),
                     port: self.port,
@@ -269,7 +270,8 @@ impl Pods {
                 sockets.push(v6);
                 reached |= reach::V6;
             }
-            Err(error) => tracing::info!(pod = pod.name, %error, "IPv6 isn't captured: can't listen on ::1"),
+            // Turned off, most often; then there is nothing to capture.
+            Err(error) => tracing::debug!(pod = pod.name, %error, "can't listen on ::1"),
         }
         let mut tasks = Vec::new();
         let mut listeners = Vec::new();
@@ -290,7 +292,8 @@ impl Pods {
         let inserted = self.namespaces.insert(cookie, reached, 0);
         inserted.map_err(|error| InterceptError::map(names::NAMESPACES, &error))?;
         self.expected.remove(&cookie);
-        tracing::info!(pod = pod.name, netns = pod.netns.inode(), "capturing a pod");
+        let (netns, ipv6) = (pod.netns.inode(), reached & reach::V6 != 0);
+        tracing::info!(pod = pod.name, netns, ipv6, "capturing a pod");
         Ok(Open {
             cookie,
             listeners,
@@ -355,15 +358,25 @@ impl Entry {
     }
 }
 
-/// A listener in the pod's namespace. One that an earlier Qbox left connections on doesn't hinder it.
+/// Whether a failure is what a new namespace shows at first.
+fn is_early(error: &InterceptError, tries: u32) -> bool {
+    matches!(error, InterceptError::LoopbackDown { .. }) && tries < QUICK_TRIES
+}
+
+/// A listener in the pod's namespace. Connections that an earlier Qbox left on the port don't hinder it.
 fn listen(pod: &Pod, address: SocketAddr) -> io::Result<Socket> {
-    let socket = pod.netns.tcp_socket(Domain::for_address(address))?;
+    let domain = Domain::for_address(address);
+    let socket = pod.netns.tcp_socket(domain)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     sys::save_syn(&socket)?;
     socket.bind(&address.into())?;
+    // The kernel lets a socket be bound while the loopback is down. What is turned to it then would fail; connecting a
+    // datagram socket finds out, and sends nothing.
+    let probe = pod.netns.enter(|| Socket::new(domain, Type::DGRAM, None))?;
+    probe.connect(&address.into())?;
     socket.listen(BACKLOG)?;
     sys::no_fast_open(&socket)?;
     Ok(socket)

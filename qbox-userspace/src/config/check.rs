@@ -10,24 +10,29 @@ use std::sync::Arc;
 
 /// What `qbox check` looks at when it is given nothing.
 const DEFAULT_PATH: &str = "config";
-/// The folder of files that are wrong on purpose; never descended into.
-const WRONG_ON_PURPOSE: &str = "invalid";
-/// How deep folders are followed, and how many files are read: a wrong path must not read a whole disk.
-const DEEPEST: usize = 8;
+/// The file that makes a folder a configuration.
+const CONFIG_FILE: &str = "qbox.toml";
+/// How many files are read: a wrong path must not read a whole disk.
 const MOST_FILES: usize = 10_000;
 
-/// Checks files, and all `*.toml` of folders and theirs (but for folders named `invalid`, and hidden ones). A file is a
-/// configuration if it is named `qbox.toml`, or has an `[admin]`, `[capture]`, `[explicit]`, `[limits]`, `[proxy]`, `[upstream]`
-/// or `[log]` section and no `[[step]]`; the folder of its sagas is checked with it. All other files are sagas, and all
-/// sagas of one call are compared with one another. Without a path: `config`.
+/// Checks what `qbox run` would load of each path. Without a path: `config`.
+///
+/// - A folder with a `qbox.toml` is a configuration: that file, and every `*.toml` of the folder that its `sagas` names.
+///   What else lies there is not looked at, since Qbox doesn't read it.
+/// - Another folder is one of sagas: every `*.toml` right in it. Hidden files and folders within are left out, as
+///   Qbox leaves them out.
+/// - A file is a configuration if it is named `qbox.toml`, or has one of its keys and neither a `[[step]]` nor a
+///   `[trigger]`; its sagas are checked with it. Every other file is a saga.
+///
+/// All sagas of one call are compared with one another.
 #[must_use]
 pub fn check_paths(paths: &[PathBuf]) -> Report {
     let mut all = All::default();
     if paths.is_empty() {
-        all.path(Path::new(DEFAULT_PATH), 0);
+        all.path(Path::new(DEFAULT_PATH));
     }
     for path in paths {
-        all.path(path, 0);
+        all.path(path);
     }
     all.into_report()
 }
@@ -67,46 +72,29 @@ struct All {
 }
 
 impl All {
-    fn path(&mut self, path: &Path, depth: usize) {
-        if path.is_dir() {
-            for entry in self.entries(path) {
-                let name = entry.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                let wanted = if entry.is_dir() {
-                    depth < DEEPEST && name != WRONG_ON_PURPOSE && !name.starts_with('.')
-                } else {
-                    name.ends_with(".toml") && !name.starts_with('.')
-                };
-                if wanted {
-                    self.path(&entry, depth + 1);
-                }
-            }
-        } else {
-            self.file(path);
+    fn path(&mut self, path: &Path) {
+        if !path.is_dir() {
+            return self.file(path);
         }
-    }
-
-    /// A folder's entries by name. A folder that can't be read is a finding.
-    fn entries(&mut self, folder: &Path) -> Vec<PathBuf> {
-        let read = std::fs::read_dir(folder).and_then(|entries| {
-            entries
-                .map(|e| e.map(|e| e.path()))
-                .take(MOST_FILES)
-                .collect::<Result<Vec<_>, _>>()
-        });
-        match read {
-            Ok(mut entries) => {
-                entries.sort();
-                entries
+        let config = path.join(CONFIG_FILE);
+        if config.exists() {
+            return self.file(&config);
+        }
+        match files_in(path) {
+            Ok(files) if files.is_empty() => {
+                let message = format!("no *.toml in the folder `{}`", path.display());
+                let help = "name a folder with a `qbox.toml`, a folder of sagas, or a file";
+                self.whole(Code::Unreadable, path, message, help);
             }
+            Ok(files) => files.iter().for_each(|file| self.file(file)),
             Err(error) => {
-                let message = format!("can't read the folder `{}`: {error}", folder.display());
+                let message = format!("can't read the folder `{}`: {error}", path.display());
                 self.whole(
                     Code::Unreadable,
-                    folder,
+                    path,
                     message,
-                    "make the folder, or name another one",
+                    "name a folder that Qbox may read",
                 );
-                Vec::new()
             }
         }
     }
@@ -153,17 +141,33 @@ impl All {
         self.found.extend(found);
     }
 
-    /// A configuration, and the folder that it names.
+    /// A configuration, and the folder that it names: also when something else is wrong in it, so that one run tells
+    /// all there is to mend.
     fn config(&mut self, file: Arc<SourceFile>) {
-        let (config, found) = read_config(file);
-        self.found.extend(found);
-        let Some(config) = config else { return };
-        for entry in self.entries(&config.sagas) {
-            if entry.extension().is_some_and(|e| e == "toml") && entry.is_file() {
-                self.file(&entry);
+        let read = read_config(file.clone());
+        self.found.extend(read.found);
+        let Some(config) = read.config else { return };
+        match files_in(&config.sagas) {
+            Ok(files) => files.iter().for_each(|file| self.file(file)),
+            Err(error) => {
+                let message = format!(
+                    "can't read the folder of the sagas, `{}`: {error}",
+                    config.sagas.display()
+                );
+                let sink = Sink::new(file);
+                let help =
+                    "make the folder, or name another one: sagas = \"FOLDER\", from this file's folder on";
+                sink.error(
+                    Code::Unreadable,
+                    read.sagas_span.unwrap_or(0..0),
+                    message,
+                    "",
+                    help,
+                );
+                self.found.extend(sink.into_found());
             }
         }
-        self.config = Some(config);
+        self.config = read.sound.then_some(config);
     }
 
     fn into_report(mut self) -> Report {
@@ -176,15 +180,33 @@ impl All {
     }
 }
 
+/// The `*.toml` files right in a folder, by name; hidden ones are an editor's.
+fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.ends_with(".toml") && !name.starts_with('.') && !path.is_dir() {
+            files.push(path);
+        }
+        // One more than is read, so that the excess is noticed.
+        if files.len() > MOST_FILES {
+            break;
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Whether the file is a `qbox.toml` under any name. A file that isn't TOML counts as a saga.
 fn is_config(path: &Path, file: &SourceFile) -> bool {
-    const SECTIONS: &[&str] = &[
-        "capture", "explicit", "limits", "proxy", "upstream", "admin", "log",
+    const KEYS: &[&str] = &[
+        "sagas", "grace", "capture", "explicit", "limits", "proxy", "upstream", "admin", "log",
     ];
-    if path.file_name().is_some_and(|name| name == "qbox.toml") {
+    if path.file_name().is_some_and(|name| name == CONFIG_FILE) {
         return true;
     }
     let (document, _) = toml::de::DeTable::parse_recoverable(&file.text);
     let has = |key: &str| document.get_ref().contains_key(key);
-    SECTIONS.iter().any(|s| has(s)) && !has("step") && !has("trigger")
+    KEYS.iter().any(|s| has(s)) && !has("step") && !has("trigger")
 }

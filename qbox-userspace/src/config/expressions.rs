@@ -4,7 +4,7 @@
 use super::diagnostic::Code;
 use super::graph::Graph;
 use super::walk::{Sink, Text, nearest};
-use crate::saga::{Expr, MessagePart, Place, Scope, Source, StepId, Template};
+use crate::saga::{Expr, ExprError, MessagePart, Place, Scope, Source, StepId, Template};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ pub(super) struct Context<'a> {
     pub(super) sink: &'a Sink,
     /// The steps' names, in order.
     pub(super) names: Vec<String>,
-    /// The captures of the trigger's path.
-    pub(super) captures: RefCell<Vec<String>>,
+    /// The captures of the trigger's path; `None` while its URL is not known, or can't be read.
+    pub(super) captures: RefCell<Option<Vec<String>>>,
     uses: RefCell<Vec<Use>>,
 }
 
@@ -23,7 +23,7 @@ struct Use {
     expr: Expr,
     place: Place,
     span: Range<usize>,
-    /// The compensation says `needs_response`.
+    /// The compensation says `needs_response`, or this is a condition: having no value is provided for.
     may_lack: bool,
 }
 
@@ -43,49 +43,58 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Reads a text with expressions.
+    /// Reads a text with expressions. All its bad ones are reported, not the first alone.
     pub(super) fn template(&self, text: &Text<'_>, place: Place) -> Option<Template> {
-        match Template::parse(
-            text.value,
-            &Scope {
-                steps: &self.names,
-                place,
-            },
-        ) {
-            Ok(template) => {
-                // Where each expression stands: its text occurs at or after the end of the one before.
-                let mut from = 0;
-                for expr in template.exprs() {
-                    let at = text
-                        .value
-                        .get(from..)
-                        .and_then(|rest| rest.find(&expr.text))
-                        .map_or(from, |n| from + n);
-                    from = at + expr.text.len();
-                    self.uses.borrow_mut().push(Use {
-                        expr: expr.clone(),
-                        place,
-                        span: text.at(at..from),
-                        may_lack: false,
-                    });
+        let scope = Scope {
+            steps: &self.names,
+            place,
+        };
+        let template = Template::parse(text.value, &scope)
+            .inspect_err(|error| self.bad_expression(text, 0, error))
+            .ok();
+        let Some(template) = template else {
+            let mut from = 0;
+            // What follows the `}` of a bad expression is a text of its own; each turn is shorter than the last.
+            while let Some(rest) = text.value.get(from..)
+                && let Err(error) = Template::parse(rest, &scope)
+            {
+                if from > 0 {
+                    self.bad_expression(text, from, &error);
                 }
-                Some(template)
+                let Some(end) = rest.get(error.range.start..).and_then(|bad| bad.find('}')) else {
+                    break;
+                };
+                from += error.range.start + end + 1;
             }
-            Err(error) => {
-                let help = error.suggestion.unwrap_or_else(|| {
-                    "an expression is ${SOURCE.PART.KEY:DEFAULT}, as ${trigger.json.guest} or ${trigger.query.page:1}".to_owned()
-                });
-                let span = text.at(error.range);
-                self.sink.error(
-                    Code::Expression,
-                    span,
-                    format!("bad expression: {}", error.message),
-                    "",
-                    help,
-                );
-                None
-            }
+            return None;
+        };
+        // Where each expression stands: its text occurs at or after the end of the one before.
+        let mut from = 0;
+        for expr in template.exprs() {
+            let at = text
+                .value
+                .get(from..)
+                .and_then(|rest| rest.find(&expr.text))
+                .map_or(from, |n| from + n);
+            from = at + expr.text.len();
+            self.uses.borrow_mut().push(Use {
+                expr: expr.clone(),
+                place,
+                span: text.at(at..from),
+                may_lack: false,
+            });
         }
+        Some(template)
+    }
+
+    /// `from` is where the parsed part of the text begins.
+    fn bad_expression(&self, text: &Text<'_>, from: usize, error: &ExprError) {
+        let help = error.suggestion.clone().unwrap_or_else(|| {
+            "an expression is ${SOURCE.PART.KEY:DEFAULT}, as ${trigger.json.guest} or ${trigger.query.page:1}".to_owned()
+        });
+        let span = text.at(from + error.range.start..from + error.range.end);
+        let message = format!("bad expression: {}", error.message);
+        self.sink.error(Code::Expression, span, message, "", help);
     }
 
     /// Where the uses that come from now on begin; for [`Context::may_lack_from`].
@@ -115,13 +124,35 @@ impl<'a> Context<'a> {
                     self.check_order(one, *step, graph, steps);
                     self.check_lost(one, *step, steps);
                 }
+                Source::SagaFailedStep | Source::SagaOutcome => self.check_failed(one),
                 _ => {}
             }
         }
     }
 
+    /// A saga that goes forward has no failed step and no outcome.
+    fn check_failed(&self, one: &Use) {
+        if !matches!(one.place, Place::Request(_)) || one.may_lack || one.expr.default.is_some() {
+            return;
+        }
+        let message = format!(
+            "`{}` has no value before the saga has failed or ended",
+            one.expr.text
+        );
+        let help = "it can stand in a compensation and in [reply]; here take it out, or give a default `${…:DEFAULT}`";
+        self.sink.error(
+            Code::ExpressionOrder,
+            one.span.clone(),
+            message,
+            "not there in time",
+            help,
+        );
+    }
+
     fn check_capture(&self, one: &Use, name: &str) {
         let captures = self.captures.borrow();
+        // A URL that can't be read has its own finding, and may well have this capture.
+        let Some(captures) = captures.as_ref() else { return };
         if captures.iter().any(|c| c == name) {
             return;
         }
@@ -175,7 +206,9 @@ impl<'a> Context<'a> {
             );
             return;
         }
-        let skippable = own != step && steps.get(step.index()).is_some_and(|s| s.has_when);
+        // A condition asks whether there is a value: to have none is one of its answers.
+        let asked = one.may_lack && matches!(one.place, Place::Request(_));
+        let skippable = own != step && !asked && steps.get(step.index()).is_some_and(|s| s.has_when);
         if skippable && one.expr.default.is_none() {
             let of = self.name(step);
             let message = format!(

@@ -92,6 +92,12 @@ pub(super) fn header_name(sink: &Sink, name: &str, span: Range<usize>) -> bool {
     false
 }
 
+/// Reports a name that its table has already, in other letters.
+pub(super) fn header_twice(sink: &Sink, name: &str, span: Range<usize>) {
+    let message = format!("`{name}` stands here twice: names of headers match without case");
+    sink.error(Code::HeaderName, span, message, "", "take one of them out");
+}
+
 /// Whether the text can be (a part of) a header's value: no control characters but the tab (RFC 9110, 5.5).
 pub(super) fn header_value(sink: &Sink, text: &Text<'_>) -> bool {
     let Some((at, bad)) = text
@@ -121,8 +127,7 @@ fn headers(context: &Context<'_>, node: &Node<'_>, place: Place, ours: bool) -> 
             continue;
         }
         if headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            let message = format!("`{name}` stands here twice: names of headers match without case");
-            sink.error(Code::HeaderName, span, message, "", "take one of them out");
+            header_twice(sink, name, span);
             continue;
         }
         if FRAMING.contains(&lower.as_str()) {

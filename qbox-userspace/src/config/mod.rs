@@ -5,6 +5,8 @@
 //! and lists of [`Diagnostic`]s, never a panic, whatever the bytes.
 
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod diagnostic;
 mod expressions;
 mod graph;
@@ -26,6 +28,7 @@ pub use qbox_toml::{Admin, Capture, CaptureMode, Config, Explicit, Limits, Log, 
 
 use crate::saga::{Plan, PlanHash};
 use sha2::{Digest, Sha256};
+use std::ops::Range;
 use std::sync::Arc;
 use walk::{Sink, Table};
 
@@ -64,17 +67,33 @@ pub fn plan_hash(plan: &Plan) -> PlanHash {
     PlanHash(Sha256::digest(&json).into())
 }
 
-/// The configuration (`None` if there is an error) and the findings.
-fn read_config(file: Arc<SourceFile>) -> (Option<Config>, Vec<Diagnostic>) {
+/// A `qbox.toml` as it was read.
+struct ReadConfig {
+    /// With a default for what is wrong; `None` if it isn't TOML.
+    config: Option<Config>,
+    /// Whether there is no error in it.
+    sound: bool,
+    /// The value of `sagas`, if it is there.
+    sagas_span: Option<Range<usize>>,
+    found: Vec<Diagnostic>,
+}
+
+fn read_config(file: Arc<SourceFile>) -> ReadConfig {
     let sink = Sink::new(file);
     let mut config = None;
+    let mut sagas_span = None;
     if let Some(document) = walk::parse(&sink) {
         let root = Table::new(&sink, document.get_ref(), 0..0, "qbox.toml");
+        sagas_span = root.get("sagas").map(|node| node.span);
         config = Some(qbox_toml::config(&sink, &root));
         root.finish();
     }
-    let config = config.filter(|_| !sink.has_errors());
-    (config, sink.into_found())
+    ReadConfig {
+        config,
+        sound: !sink.has_errors(),
+        sagas_span,
+        found: sink.into_found(),
+    }
 }
 
 #[cfg(test)]
@@ -82,10 +101,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> (Option<Config>, Vec<Diagnostic>) {
-        read_config(Arc::new(SourceFile {
+        let read = read_config(Arc::new(SourceFile {
             name: "qbox.toml".to_owned(),
             text: text.to_owned(),
-        }))
+        }));
+        (read.config.filter(|_| read.sound), read.found)
     }
 
     #[test]

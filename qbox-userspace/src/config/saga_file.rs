@@ -32,7 +32,10 @@ pub(super) struct SagaAt {
 pub(super) fn saga(file: Arc<SourceFile>) -> (Option<SagaAt>, Vec<Diagnostic>) {
     let sink = Sink::new(file.clone());
     let read = walk::parse(&sink).and_then(|document| {
-        let root = Table::new(&sink, document.get_ref(), 0..0, "a saga file");
+        // What is missing from the file as a whole is said of its first key: above it are comments.
+        let keys = document.get_ref().iter().map(|(key, _)| key.span());
+        let first = keys.min_by_key(|span| span.start).unwrap_or(0..0);
+        let root = Table::new(&sink, document.get_ref(), first, "a saga file");
         saga_of(&sink, root)
     });
     let sound = !sink.has_errors();
@@ -86,9 +89,7 @@ fn saga_of(sink: &Sink, root: Table<'_>) -> Option<(Plan, Range<usize>, Range<us
     let lock = root.get("lock").and_then(|n| trigger::key(&context, &n));
     let trigger_node = root.need(
         "trigger",
-        "[trigger]\\nurl = \"http://HOST:PORT/PATH\""
-            .replace("\\n", " ")
-            .as_str(),
+        "[trigger]` and below it `url = \"http://HOST:PORT/PATH\"",
     );
     let trigger_span = trigger_node.as_ref().map_or(0..0, |n| {
         let url = n.value.as_table().and_then(|t| t.get("url"));
@@ -124,7 +125,8 @@ fn saga_of(sink: &Sink, root: Table<'_>) -> Option<(Plan, Range<usize>, Range<us
         })
         .collect();
     context.check(graph.as_ref(), &facts);
-    if let Some(graph) = &graph {
+    // What is wrong may stand behind what only looks odd: errors are mended first.
+    if let Some(graph) = graph.as_ref().filter(|_| !sink.has_errors()) {
         warnings::warn(sink, &steps, graph, timeout);
     }
     let plan = plan(

@@ -205,6 +205,7 @@ fn conditions(context: &Context<'_>, node: &Node<'_>, id: StepId) -> Vec<Conditi
     const EXAMPLE: &str = "when = [{ value = \"${trigger.json.fly}\", equals = \"yes\" }]";
     let sink = context.sink;
     let list = node.list(EXAMPLE).unwrap_or_default();
+    let mark = context.mark();
     let mut found = Vec::new();
     for element in &list {
         let Some(table) = element.table("this condition") else {
@@ -254,6 +255,7 @@ fn conditions(context: &Context<'_>, node: &Node<'_>, id: StepId) -> Vec<Conditi
             found.push(Condition { value, test });
         }
     }
+    context.may_lack_from(mark);
     found
 }
 

@@ -21,7 +21,7 @@ pub(super) fn trigger(context: &Context<'_>, node: &Node<'_>) -> Option<TriggerP
             Segment::Capture(name) => Some(name.clone()),
             Segment::Literal(_) => None,
         });
-        context.captures.borrow_mut().extend(captures);
+        *context.captures.borrow_mut() = Some(captures.collect());
     }
     let headers = pairs(context, &table, "headers");
     let query = pairs(context, &table, "query");
@@ -34,6 +34,12 @@ pub(super) fn trigger(context: &Context<'_>, node: &Node<'_>) -> Option<TriggerP
             literal(context, value).then(|| message::literal_json(value))?
         })
     });
+    if let (Some(_), Some(node)) = (&body, table.get("json")) {
+        let message =
+            "`body` is the whole body, so `json` beside it asks for nothing more, or for what can't be";
+        let help = "keep `json` to match some fields, `body` to match one exact text";
+        sink.error(Code::Conflict, node.key_span, message, "", help);
+    }
     let priority = table
         .get("priority")
         .and_then(|n| i32::try_from(n.integer(-1_000_000, 1_000_000)?).ok());
@@ -81,6 +87,10 @@ fn pairs(context: &Context<'_>, table: &Table<'_>, key: &'static str) -> Vec<(St
     let mut pairs: Vec<(String, String)> = Vec::new();
     for entry in inner.entries() {
         if key == "headers" && !message::header_name(sink, entry.key, entry.key_span.clone()) {
+            continue;
+        }
+        if key == "headers" && pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(entry.key)) {
+            message::header_twice(sink, entry.key, entry.key_span.clone());
             continue;
         }
         let Some(text) = entry.text() else { continue };

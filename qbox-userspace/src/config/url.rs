@@ -192,21 +192,26 @@ fn characters(sink: &Sink, text: &Text<'_>, extra: &str) -> bool {
 pub(super) fn template(context: &Context<'_>, text: &Text<'_>, place: Place) -> Option<UrlTemplate> {
     let sink = context.sink;
     let cut = cut(sink, text)?;
-    authority(sink, &text.part(cut.authority.clone()))?;
     let path = text.part(cut.path.clone());
     let query = cut.query.map(|range| text.part(range));
-    if !characters(sink, &path, "") || !query.as_ref().is_none_or(|q| characters(sink, q, "?")) {
+    // Each is looked at even if another one is wrong: all mistakes are to be named at once.
+    let host = authority(sink, &text.part(cut.authority.clone()));
+    let path_fits = characters(sink, &path, "");
+    let query_fits = query.as_ref().is_none_or(|q| characters(sink, q, "?"));
+    let path = match path.value {
+        "" => Some(crate::saga::Template::literal("/")),
+        _ => context.template(&path, place),
+    };
+    let query = query.map(|query| context.template(&query, place));
+    if host.is_none() || !path_fits || !query_fits {
         return None;
     }
     Some(UrlTemplate {
         scheme: cut.scheme,
         authority: text.value.get(cut.authority)?.to_owned(),
-        path: match path.value {
-            "" => crate::saga::Template::literal("/"),
-            _ => context.template(&path, place)?,
-        },
+        path: path?,
         query: match query {
-            Some(query) => Some(context.template(&query, place)?),
+            Some(query) => Some(query?),
             None => None,
         },
     })

@@ -1,0 +1,137 @@
+//! Whole files: every one of `config/invalid` with the findings that it says itself, and folders.
+
+use super::{Code, check_paths, load};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn config_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
+}
+
+/// The `# expect: QB0005 at 12:3` lines that a file of `config/invalid` begins with.
+fn expected(text: &str) -> Vec<(String, String)> {
+    let mut expected: Vec<_> = text
+        .lines()
+        .map_while(|line| line.strip_prefix("# expect: "))
+        .map(|line| {
+            let (code, place) = line.split_once(" at ").expect("CODE at LINE:COLUMN");
+            (code.to_owned(), place.to_owned())
+        })
+        .collect();
+    expected.sort();
+    expected
+}
+
+#[test]
+fn every_invalid_file_has_exactly_the_findings_that_it_names() {
+    let mut files: Vec<PathBuf> = fs::read_dir(config_folder().join("invalid"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 32, "{} files", files.len());
+    for path in files {
+        let bytes = fs::read(&path).unwrap();
+        let expected = expected(&String::from_utf8_lossy(&bytes));
+        assert_ne!(expected, [], "{}", path.display());
+        let report = check_paths(std::slice::from_ref(&path));
+        let mut found = Vec::new();
+        for diagnostic in &report.diagnostics {
+            let (line, column) = diagnostic.line_column().unwrap();
+            found.push((diagnostic.code.to_string(), format!("{line}:{column}")));
+            let drawn = diagnostic.render(false);
+            assert!(
+                drawn.contains(&format!("{}:{line}:{column}", path.display())),
+                "{drawn}"
+            );
+            assert!(drawn.contains("help: "), "{drawn}");
+            // The line itself stands in it.
+            let text = diagnostic.file.text.lines().nth(line - 1).unwrap_or_default();
+            assert!(drawn.contains(text.trim()), "{drawn}");
+        }
+        found.sort();
+        assert_eq!(found, expected, "{}\n{report}", path.display());
+        assert!(report.has_errors(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_folder_with_a_qbox_toml_is_a_configuration_and_its_invalid_files_are_not_looked_at() {
+    let report = check_paths(&[config_folder()]);
+    assert_eq!(report.diagnostics, [], "{report}");
+    assert!(report.sagas >= 1 && report.files == report.sagas + 1, "{report}");
+    assert!(check_paths(&[config_folder().join("invalid")]).has_errors());
+}
+
+const SAGA: &str = "name = \"NAME\"\n[trigger]\nmethod = \"POST\"\nurl = \"http://a:1/x/{id}\"\n\
+                    [[step]]\nname = \"one\"\nrequest = { method = \"GET\", url = \"http://b/\" }\n";
+
+fn codes(report: &super::Report) -> Vec<Code> {
+    report.diagnostics.iter().map(|d| d.code).collect()
+}
+
+#[test]
+fn a_folder_of_sagas_is_read_whole_and_its_own_folders_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    assert_eq!(
+        codes(&check_paths(&[folder.path().to_owned()])),
+        [Code::Unreadable]
+    );
+    fs::write(at("a.toml"), SAGA).unwrap();
+    fs::write(at(".hidden.toml"), "not TOML").unwrap();
+    fs::write(at("readme.txt"), "not TOML").unwrap();
+    fs::create_dir(at("old")).unwrap();
+    fs::write(at("old/b.toml"), "not TOML").unwrap();
+    assert_eq!(codes(&check_paths(&[folder.path().to_owned()])), [Code::Name]);
+    fs::write(at("a.toml"), SAGA.replace("NAME", "a")).unwrap();
+    let report = check_paths(&[folder.path().to_owned(), at("a.toml")]);
+    assert_eq!((report.files, report.sagas), (1, 1), "{report}");
+    assert_eq!(codes(&report), []);
+}
+
+#[test]
+fn two_sagas_of_one_name_and_two_of_one_trigger_are_named_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.toml"), SAGA.replace("NAME", "same")).unwrap();
+    fs::write(at("b.toml"), SAGA.replace("NAME", "same").replace("{id}", "7")).unwrap();
+    let report = check_paths(&[folder.path().to_owned()]);
+    assert_eq!(codes(&report), [Code::DuplicateSaga, Code::Overlap]);
+    for diagnostic in &report.diagnostics {
+        let drawn = diagnostic.render(false);
+        assert!(drawn.contains("a.toml:") && drawn.contains("b.toml:"), "{drawn}");
+        assert!(drawn.contains("help: "), "{drawn}");
+    }
+    for (from, to) in [
+        ("[trigger]", "[trigger]\npriority = 1"),
+        ("\"POST\"", "\"PUT\""),
+        ("http://a:1", "http://a:2"),
+        ("http://a:1", "http://b:1"),
+        ("/x/{id}", "/x/{id}/y"),
+    ] {
+        fs::write(at("b.toml"), SAGA.replace("NAME", "other").replace(from, to)).unwrap();
+        let report = check_paths(&[folder.path().to_owned()]);
+        assert_eq!(codes(&report), [], "{to}: {report}");
+    }
+}
+
+#[test]
+fn mistakes_of_the_configuration_and_of_its_sagas_are_named_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("sagas")).unwrap();
+    fs::write(at("sagas/a.toml"), SAGA).unwrap();
+    fs::write(at("qbox.toml"), "[limits]\ndepth = 0\n").unwrap();
+    let report = load(&at("qbox.toml")).unwrap_err();
+    assert_eq!(codes(&report), [Code::OutOfRange, Code::Name]);
+    fs::write(at("qbox.toml"), "").unwrap();
+    fs::write(at("sagas/a.toml"), SAGA.replace("NAME", "a")).unwrap();
+    let loaded = load(&at("qbox.toml")).unwrap();
+    assert_eq!(loaded.plans.len(), 1);
+    assert_eq!(loaded.config.sagas, at("sagas"));
+    fs::write(at("qbox.toml"), "grace = \"1s\"\nsagas = \"elsewhere\"\n").unwrap();
+    let report = load(&at("qbox.toml")).unwrap_err();
+    assert_eq!(codes(&report), [Code::Unreadable]);
+    assert_eq!(report.diagnostics[0].line_column(), Some((2, 9)));
+}

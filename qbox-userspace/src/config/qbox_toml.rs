@@ -79,12 +79,12 @@ pub struct Limits {
 /// `[proxy]`: the connections from the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// How long the first bytes are waited for before a connection is copied blindly.
+    /// How long a first line, once begun, may take before its connection is copied blindly.
     pub detect_timeout: Duration,
     /// How long a request's head, once begun, may take.
     pub head_timeout: Duration,
-    /// How long a kept-alive connection may be silent between requests.
-    pub idle_timeout: Duration,
+    /// How long a service may take to accept a connection.
+    pub connect_timeout: Duration,
 }
 
 /// `[upstream]`: the connections to the services that sagas call.
@@ -157,7 +157,7 @@ impl Default for Config {
             proxy: Proxy {
                 detect_timeout: SECOND,
                 head_timeout: 30 * SECOND,
-                idle_timeout: 300 * SECOND,
+                connect_timeout: 10 * SECOND,
             },
             upstream: Upstream {
                 hosts: None,
@@ -259,7 +259,7 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         set(&mut proxy.head_timeout, t.get("head_timeout"), |n| {
             n.duration(MILLISECOND)
         });
-        set(&mut proxy.idle_timeout, t.get("idle_timeout"), |n| {
+        set(&mut proxy.connect_timeout, t.get("connect_timeout"), |n| {
             n.duration(MILLISECOND)
         });
     });

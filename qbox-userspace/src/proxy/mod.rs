@@ -62,7 +62,7 @@ impl Default for Settings {
             pipeline: 64,
             detect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -201,13 +201,15 @@ impl<H> Link<'_, H> {
 
     /// Notes a response that becomes due.
     pub(super) fn await_response(&self, awaited: Awaited) {
-        self.update(|state| {
+        let lost = self.peek(|state| {
             if !state.lost {
                 state.awaited.push_back(awaited);
-            } else if awaited.leaves {
-                state.opaque = true;
             }
+            state.lost
         });
+        if lost && awaited.leaves {
+            self.go_opaque();
+        }
     }
 
     /// From here on bytes are copied. Says whether that is new.

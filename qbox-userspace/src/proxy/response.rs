@@ -313,15 +313,15 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                         return (Scan::Swallow(end), done);
                     }
                     self.buffer.scan(end);
-                    if done == 0 {
-                        state.started = true;
-                    }
                     if tunnel {
                         return (Scan::Tunnel, done + 1);
                     }
                     if response.status < 200 {
                         self.phase = Phase::Head { searched: 0 };
                         continue;
+                    }
+                    if done == 0 {
+                        state.started = true;
                     }
                     state.closing |= !response.keep;
                     self.phase = Phase::Body(response.body);

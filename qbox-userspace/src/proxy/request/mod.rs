@@ -85,8 +85,6 @@ pub(super) struct RequestSide<'a, H> {
     parked: Option<Box<head::Request>>,
     /// The last request asked to leave HTTP/1.
     stalled: bool,
-    /// The last request said that it is the last.
-    last: bool,
     /// Something of Qbox's own was answered.
     answered: bool,
     late: Option<Pin<Box<Sleep>>>,
@@ -102,7 +100,6 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             authority: None,
             parked: None,
             stalled: false,
-            last: false,
             answered: false,
             late: None,
         }
@@ -112,6 +109,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
     pub(super) async fn run(mut self) -> RequestEnd {
         match self.serve().await {
             Ok(never) => match never {},
+            Err(RequestEnd::Stopped) => self.ignore().await,
             Err(end) => end,
         }
     }
@@ -289,6 +287,25 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         }
         sock::finish(&upstream);
         RequestEnd::Finished
+    }
+
+    /// Drops what the client says, but its end, until the upstream has ended.
+    async fn ignore(&mut self) -> RequestEnd {
+        loop {
+            self.buffer.scan(usize::MAX);
+            self.buffer.written();
+            let Self { link, buffer, .. } = self;
+            let read = poll_fn(|context| match link.peek(|state| state.upstream_ended) {
+                true => Poll::Ready(None),
+                false => buffer.poll_fill(link.client, context).map(Some),
+            });
+            match read.await {
+                Some(Ok(0)) => return self.end().await,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return RequestEnd::ClientBroke,
+                None => return RequestEnd::Stopped,
+            }
+        }
     }
 
     async fn foreign(&mut self) -> RequestEnd {

@@ -87,7 +87,7 @@ impl<H: Handler> RequestSide<'_, H> {
         let (opaque, full) = self
             .link
             .peek(|state| (state.opaque, state.awaited.len() >= most));
-        if opaque || self.last {
+        if opaque {
             return Some(Scan::Opaque);
         }
         if full {
@@ -157,7 +157,6 @@ impl<H: Handler> RequestSide<'_, H> {
     /// What a request that is passed means for those that follow it.
     pub(super) fn after(&mut self, request: &head::Request) {
         self.stalled = request.upgrade || request.connect;
-        self.last = !request.keep;
     }
 
     /// A head comes next.

@@ -248,3 +248,34 @@ async fn an_unasked_answer_of_an_idle_server_passes() {
     drop(server);
     assert_eq!(client.rest().await, timeout);
 }
+
+#[tokio::test]
+async fn nothing_follows_an_answer_that_ends_the_connection() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let last = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    client.send([GET, "GET /take HTTP/1.1\r\n\r\n"].concat()).await;
+    server.expect(GET).await;
+    server.send(last).await;
+    client.expect(last).await;
+    client.send("more").await;
+    server.finish().await;
+    client.expect_end().await;
+    client.finish().await;
+    server.expect_end().await;
+    assert!(rig.taken().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_says_it_closes_and_does_not() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let last = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    client.send([GET, "GET /take HTTP/1.1\r\n\r\n"].concat()).await;
+    server.expect(GET).await;
+    server.send(last).await;
+    client.expect(last).await;
+    // The client's end still reaches it.
+    client.finish().await;
+    server.expect_end().await;
+}

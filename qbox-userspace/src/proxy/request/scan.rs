@@ -133,9 +133,7 @@ impl<H: Handler> RequestSide<'_, H> {
             }
         };
         let head = fresh.get(..end).unwrap_or_default();
-        let request = head::request(head, self.explicit(), |head| inner.handler.inspect(head));
-        self.late = None;
-        request.map_err(|refused| {
+        head::request(head, self.explicit(), |head| inner.handler.inspect(head)).map_err(|refused| {
             let (status, counter) = match refused {
                 Refused::Fields => (431, &errors.head_too_large),
                 Refused::Malformed(_) => (400, &errors.malformed),

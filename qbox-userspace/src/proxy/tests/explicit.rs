@@ -131,3 +131,19 @@ async fn an_upgrade() {
     client.send("\u{2}").await;
     server.expect("\u{2}").await;
 }
+
+#[tokio::test]
+async fn what_follows_an_upgrade_without_an_answer_goes_nowhere() {
+    let rig = Rig::new().await;
+    let mut client = rig.explicit().await;
+    let place = rig.service.local_addr().unwrap();
+    let ask = format!("GET / HTTP/1.1\r\nHost: {place}\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    client.send(&ask).await;
+    let mut server = rig.server().await;
+    server.expect(&ask).await;
+    server.send("X/1.0 101\r\n\r\n").await;
+    client.expect("X/1.0 101\r\n\r\n").await;
+    client.send("for whom?").await;
+    client.finish().await;
+    server.expect_end().await;
+}

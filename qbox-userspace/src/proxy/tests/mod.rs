@@ -145,6 +145,31 @@ async fn nowhere() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
+/// A service that neither accepts nor refuses: its queue of one connection is full.
+struct Deaf {
+    listener: socket2::Socket,
+    _waiting: std::net::TcpStream,
+}
+
+impl Deaf {
+    fn new() -> Self {
+        let listener = crate::netns::tcp_socket(socket2::Domain::IPV4).unwrap();
+        listener
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            listener,
+            _waiting: std::net::TcpStream::connect(address).unwrap(),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap().as_socket().unwrap()
+    }
+}
+
 /// One end of a connection.
 struct Peer {
     stream: TcpStream,

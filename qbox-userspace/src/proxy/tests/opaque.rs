@@ -92,6 +92,21 @@ async fn an_upgrade() {
 }
 
 #[tokio::test]
+async fn an_eager_client_of_an_upgrade() {
+    let rig = Rig::new().await;
+    let ask = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    // The second answer can't be read; still its server may have left HTTP.
+    for answer in ["HTTP/1.1 101 Switching Protocols\r\n\r\n", "X/1.0 101\r\n\r\n"] {
+        let (mut client, mut server) = rig.pair().await;
+        client.send([ask, "no\nhttp\n\n"].concat()).await;
+        server.expect(ask).await;
+        server.send(answer).await;
+        client.expect(answer).await;
+        server.expect("no\nhttp\n\n").await;
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_refused_goes_on_as_http() {
     let rig = Rig::new().await;
     let (mut client, mut server) = rig.pair().await;

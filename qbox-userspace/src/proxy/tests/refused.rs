@@ -169,3 +169,20 @@ async fn a_service_that_refuses() {
     client.send("HEAD / HTTP/1.1\r\n\r\n").await;
     assert!(client.rest().await.ends_with("\r\n\r\n"));
 }
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_the_connect() {
+    let rig = Rig::with(Settings {
+        connect_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    })
+    .await;
+    let deaf = Deaf::new();
+    let mut client = rig.client_of(deaf.address()).await;
+    client.send("GET / HTTP/1.1\r\n\r\n").await;
+    let answer = client.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 504 ") && answer.contains("no answer within 50ms"),
+        "{answer}"
+    );
+}

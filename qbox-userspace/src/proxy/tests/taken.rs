@@ -128,6 +128,14 @@ async fn continue_is_ours() {
         .send("POST /take HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi")
         .await;
     client.expect(echo("hi")).await;
+    client
+        .send("POST /take HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nh")
+        .await;
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    client.send("i").await;
+    client.expect(echo("hi")).await;
 }
 
 #[tokio::test]
@@ -242,6 +250,42 @@ async fn a_trigger_needs_no_service() {
     server.reset();
     rig.script.go.notify_one();
     client.expect("HTTP/1.1 201 ").await;
+}
+
+#[tokio::test]
+async fn nothing_of_the_service_comes_before_a_reply() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    client
+        .send("POST /slow HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    rig.script.begun.notified().await;
+    // Such as an idle server sends before it closes.
+    let timeout = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+    server.send(timeout).await;
+    server.finish().await;
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    rig.script.go.notify_one();
+    let all = client.rest().await;
+    assert!(all.starts_with("HTTP/1.1 201 "), "{all}");
+}
+
+#[tokio::test]
+async fn a_caller_that_has_its_answer_is_not_reset() {
+    let rig = Rig::with(Settings {
+        connect_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    })
+    .await;
+    let deaf = Deaf::new();
+    let mut client = rig.client_of(deaf.address()).await;
+    client.send("GET /take HTTP/1.1\r\n\r\n").await;
+    client.expect(echo("")).await;
+    client.finish().await;
+    client.expect_end().await;
+    assert_eq!(rig.proxy.counters().errors.dial.get(), 1);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::{raised, watch};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use qbox_common::{Counter, names};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -155,6 +155,12 @@ impl Capture {
     pub fn detach(&self) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.stop_turning();
+    }
+
+    /// The folder of the enrolled cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        self.shared.cgroup.path()
     }
 
     /// The pods, by name.

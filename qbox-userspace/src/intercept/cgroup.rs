@@ -69,6 +69,10 @@ impl Cgroup {
         })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn folder(&self) -> Result<File, InterceptError> {
         File::open(&self.path).map_err(|source| InterceptError::Cgroup {
             path: self.path.clone(),
@@ -111,9 +115,12 @@ impl Cgroup {
     /// The folder of a process's cgroup, if it is in the tree.
     pub(super) fn of_process(&self, id: u32) -> Option<PathBuf> {
         let text = fs::read_to_string(format!("/proc/{id}/cgroup")).ok()?;
-        let below = cgroup2_path(&text)?;
-        let below = Path::new(below).strip_prefix(&self.relative).ok()?;
-        Some(self.path.join(below))
+        let below = Path::new(cgroup2_path(&text)?);
+        let below = below.strip_prefix(&self.relative).ok()?;
+        // In a cgroup namespace that doesn't have the tree in it the path is another one's, or leads upwards.
+        let upwards = below.components().any(|part| part == Component::ParentDir);
+        let folder = self.path.join(below);
+        (!upwards && folder.is_dir()).then_some(folder)
     }
 
     /// A pod's name, from the folder of a cgroup in the tree.

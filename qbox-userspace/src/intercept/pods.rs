@@ -47,6 +47,8 @@ pub struct PodStatus {
     pub netns: u64,
     /// The folder of the cgroup in which it was seen first.
     pub cgroup: PathBuf,
+    /// A process in it, as this PID namespace numbers it; it may have ended since the last scan.
+    pub process: u32,
     /// The addresses of its listeners, in its own namespace.
     pub listeners: Vec<SocketAddr>,
     /// Since when it has been known.
@@ -82,6 +84,7 @@ pub(super) struct Pods {
 struct Entry {
     pod: Arc<Pod>,
     cgroup: PathBuf,
+    process: u32,
     since: SystemTime,
     state: State,
     missed: u8,
@@ -142,6 +145,7 @@ impl Pods {
         match self.pods.get_mut(&inode) {
             Some(entry) => {
                 entry.missed = 0;
+                entry.process = sighting.process;
                 if matches!(entry.state, State::Failed { .. }) {
                     self.try_again(inode);
                 }
@@ -205,6 +209,7 @@ impl Pods {
             Entry {
                 pod,
                 cgroup,
+                process,
                 since: SystemTime::now(),
                 state,
                 missed: 0,
@@ -351,6 +356,7 @@ impl Entry {
             name: self.pod.name.clone(),
             netns: self.pod.netns.inode(),
             cgroup: self.cgroup.clone(),
+            process: self.process,
             listeners,
             since: self.since,
             error,

@@ -98,7 +98,8 @@ fn enrol(shared: &Shared, newcomer: Newcomer) -> bool {
     let Newcomer {
         namespace, process, ..
     } = newcomer;
-    if shared.pods().knows(namespace) {
+    // Qbox may live in the tree too, beside the pods; `visit` leaves it out as well.
+    if process == std::process::id() || shared.pods().knows(namespace) {
         return true;
     }
     let sighting = shared.cgroup.of_process(process).and_then(|cgroup| {

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process;
+use std::sync::atomic::{AtomicU8, Ordering};
 use tempfile::TempDir;
 
 /// All of it, running.
@@ -31,11 +32,13 @@ impl ExplicitWorld {
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", leftovers::fresh_name()))
             .tempdir()?;
-        // All of 127/8 is this machine; a quarter of it that the process id chooses is hardly anybody else's.
+        // All of 127/8 is this machine; what process id and count choose of it is hardly anybody else's.
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let first = COUNT.fetch_add(1, Ordering::Relaxed) % 60 * 4 + 2;
         let [_, _, high, low] = process::id().to_be_bytes();
         let mut services = Vec::new();
         let mut hosts = "127.0.0.1 localhost\n".to_owned();
-        for (number, name) in (2_u8..).zip(SERVICES) {
+        for (number, name) in (first..).zip(SERVICES) {
             let address = Ipv4Addr::new(127, high | 0x80, low, number);
             let listener = TcpListener::bind((address, PORT))
                 .with_context(|| format!("the service {name} can't listen on {address}:{PORT}"))?;

@@ -184,4 +184,28 @@ impl Pod {
         let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self.run(fixed.iter().map(|word| OsStr::new(word).to_owned()).chain(words))
     }
+
+    /// One request with curl: the answer's status and body.
+    ///
+    /// # Errors
+    /// curl failed.
+    pub fn http<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<(u16, String)> {
+        let words: Vec<_> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        let written = ["--write-out", "\n%{http_code}"].map(|word| OsStr::new(word).to_owned());
+        split_status(&self.curl(words.into_iter().chain(written))?.ok()?)
+    }
+
+    /// Runs a Python script inside, to its good end.
+    ///
+    /// # Errors
+    /// It failed: then with what it said.
+    pub fn python(&self, script: &str, words: &[&str]) -> Result<String> {
+        self.run(["python3", "-c", script].iter().chain(words))?.ok()
+    }
+}
+
+/// What curl wrote with `--write-out "\n%{http_code}"`.
+pub(crate) fn split_status(text: &str) -> Result<(u16, String)> {
+    let (body, status) = text.rsplit_once('\n').context("curl says no status")?;
+    Ok((status.parse()?, body.to_owned()))
 }

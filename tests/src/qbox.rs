@@ -74,8 +74,16 @@ impl Qbox {
     /// # Errors
     /// The binary is missing, or it ends or isn't ready in time: then with its log.
     pub fn start(node: &Node, settings: &Settings) -> Result<Self> {
+        Self::start_in(node, node.cgroup(), settings)
+    }
+
+    /// Starts one that captures the pods of a cgroup.
+    ///
+    /// # Errors
+    /// As [`Qbox::start`].
+    pub fn start_in(node: &Node, cgroup: &Path, settings: &Settings) -> Result<Self> {
         let folder = node.folder().join("qbox");
-        let capture = format!("[capture]\nmode = \"ebpf\"\ncgroup = {:?}\n", node.cgroup());
+        let capture = format!("[capture]\nmode = \"ebpf\"\ncgroup = {cgroup:?}\n");
         settings.write(&folder, &capture, &node.hosts())?;
         let mut command = node.command("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
@@ -162,15 +170,31 @@ impl Qbox {
         self.child.id()
     }
 
-    /// Memory in RAM now (`VmRSS` of proc_pid_status(5)), in bytes.
+    /// Memory in RAM now (`VmRSS` of proc_pid_status(5)), in bytes; the peak is counted from now on.
     ///
     /// # Errors
     /// It has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?;
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory in RAM (`VmHWM`) since [`Qbox::resident_bytes`], in bytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, key: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
         let kilobytes = line.and_then(|rest| rest.trim().strip_suffix("kB"));
-        let kilobytes: u64 = kilobytes.context("the kernel shows no VmRSS")?.trim().parse()?;
+        let kilobytes: u64 = kilobytes
+            .with_context(|| format!("no {key} in /proc"))?
+            .trim()
+            .parse()?;
         Ok(kilobytes * 1024)
     }
 

@@ -5,6 +5,7 @@ use crate::pod::Pod;
 use crate::qbox::{Qbox, Settings, workspace};
 use crate::service::Service;
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::fs;
 
 /// The saga of `config/`, from the workspace's folder.
@@ -95,6 +96,16 @@ impl World {
     pub fn pod_of(&self, name: &str) -> Result<&Pod> {
         let found = self.services.iter().find(|(pod, _)| pod.name() == name);
         found.map(|(pod, _)| pod).context("no such service")
+    }
+
+    /// Sends a booking from the client: the answer's status, and its body as JSON (null if it is none).
+    ///
+    /// # Errors
+    /// curl failed.
+    pub fn book(&self, id: &str, body: &str) -> Result<(u16, Value)> {
+        let url = format!("http://trips.default.svc:{PORT}/trips/{id}");
+        let (status, body) = self.client.http(["-X", "POST", &url, "-d", body])?;
+        Ok((status, serde_json::from_str(&body).unwrap_or_default()))
     }
 
     /// The first client, or the second.

@@ -4,6 +4,7 @@ use super::{REFUSED_CAR, wish};
 use crate::admin::Admin;
 use crate::explicit::ExplicitWorld;
 use crate::node::require_root;
+use crate::pod::split_status;
 use crate::qbox::{Qbox, binary, workspace};
 use crate::service::{Act, Service};
 use crate::world::World;
@@ -151,8 +152,7 @@ impl Stage {
                 String::from_utf8(output.stdout)?
             }
         };
-        let (body, status) = output.rsplit_once('\n').context("curl says no status")?;
-        Ok((status.parse()?, body.to_owned()))
+        split_status(&output)
     }
 
     /// Stops Qbox in good order; all else goes when this is dropped.

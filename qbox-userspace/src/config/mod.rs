@@ -15,6 +15,8 @@ mod overlap;
 mod qbox_toml;
 mod reply;
 mod saga_file;
+#[cfg(test)]
+mod saga_tests;
 mod step;
 mod trigger;
 mod units;
@@ -116,6 +118,38 @@ mod tests {
         assert_eq!(config, Some(Config::default()));
         let (empty, _) = parse("");
         assert_eq!(empty, Some(Config::default()));
+    }
+
+    #[test]
+    fn the_documented_file_has_every_key() {
+        let text = include_str!("../../../config/qbox.toml");
+        let sections = [
+            "",
+            "[capture]",
+            "[explicit]",
+            "[limits]",
+            "[proxy]",
+            "[upstream]",
+            "[admin]",
+            "[log]",
+        ];
+        for section in sections {
+            let (_, findings) = parse(&format!("{section}\n\"?\" = 1\n"));
+            let known = findings[0].help.strip_prefix("known here: ").unwrap();
+            for key in known.split(", ").map(|key| key.trim_matches('`')) {
+                let body = text
+                    .split_once(&format!("\n{section}\n"))
+                    .map_or(text, |(_, behind)| behind);
+                let body = body.split_once("\n[").map_or(body, |(body, _)| body);
+                let there = body
+                    .lines()
+                    .any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+                assert!(
+                    there || sections.contains(&format!("[{key}]").as_str()),
+                    "{section} {key}"
+                );
+            }
+        }
     }
 
     #[test]

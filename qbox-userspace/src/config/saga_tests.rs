@@ -1,0 +1,245 @@
+//! A saga file to its plan: every key of the format, the defaults, and the warnings.
+
+use super::{Code, Diagnostic, Severity, load_saga, plan_hash};
+use crate::saga::{
+    BodyTemplate, CompensateWhen, Kind, Mode, OnRecovery, Plan, ReplyPlan, RequestPlan, RetryOn, Segment,
+    StepId,
+};
+use std::time::Duration;
+
+/// Every key that a saga file can have.
+const WHOLE: &str = r#"
+name = "book-trip"
+order = "parallel"
+timeout = "45s"
+reply_timeout = "10s"
+mode = "observe"
+on_recovery = "resume"
+lock = "${trigger.path.trip}"
+
+[trigger]
+method = "POST"
+url = "http://Trips.default.svc:8080/trips/{trip}"
+headers = { x-tenant = "acme" }
+query = { dry = "0" }
+json = { kind = "book", guest.vip = true }
+priority = 3
+dedupe = "${trigger.json.order}"
+
+[[step]]
+name = "hotel"
+request = { method = "PUT", url = "http://hotel:8080/bookings/${trigger.path.trip}", headers = { x-a = "${trigger.headers.x-a:none}" }, json = { guest = "${trigger.json.guest}", nights = 3 } }
+success = [{ status = ["2xx", 304], headers = { x-ok = "yes" }, body = "booked" }]
+refused = [{ status = 409, json = { "/why" = "full" } }]
+timeout = "2s"
+retry = { attempts = 3, on = ["connect", "timeout", "5xx", "429"], backoff = "50ms..1s" }
+compensate_when = "always"
+
+[step.probe]
+request = { method = "GET", url = "http://hotel:8080/bookings/${trigger.path.trip}" }
+applied = [{ status = 200 }]
+refused = [{ status = 404 }]
+timeout = "1s"
+retry = { attempts = 2 }
+
+[[step.compensate]]
+request = { method = "DELETE", url = "http://hotel:8080/bookings/${parent.response.json.id:0}" }
+success = [{ status = "2xx" }]
+timeout = "3s"
+retry = { backoff = "100ms..30s" }
+
+[[step.compensate]]
+request = { method = "POST", url = "http://mail:8080/sorry", body = "${steps.hotel.response.body}" }
+needs_response = true
+
+[[step]]
+name = "flight"
+after = ["hotel"]
+when = [{ value = "${trigger.json.fly}", in = ["yes", "true"] }, { value = "${steps.hotel.response.json.x}", present = false }]
+request = { method = "PUT", url = "https://flight/seats?class=${trigger.query.class:2}" }
+
+[[step]]
+name = "trips"
+kind = "pivot"
+after = ["hotel", "flight"]
+request = "forward"
+
+[[step]]
+name = "mail"
+kind = "retriable"
+after = ["trips"]
+request = { method = "PUT", url = "http://mail/x" }
+
+[reply.success]
+from = "trips"
+
+[reply.failure]
+status = 409
+headers = { x-failed = "${saga.failed_step}" }
+json = { failed = "${saga.failed_step}", outcome = "${saga.outcome}" }
+"#;
+
+fn good(text: &str) -> (Plan, Vec<Diagnostic>) {
+    load_saga(text, "a.toml").unwrap_or_else(|found| {
+        let drawn: Vec<String> = found.iter().map(|d| d.render(false)).collect();
+        panic!("{}", drawn.join("\n"))
+    })
+}
+
+#[test]
+fn every_key_of_the_format_is_read() {
+    let (plan, warnings) = good(WHOLE);
+    let codes: Vec<Code> = warnings.iter().map(|w| w.code).collect();
+    assert_eq!(codes, [Code::NothingUndone]);
+    assert_eq!(plan.timeout, Duration::from_secs(45));
+    assert_eq!(plan.reply_timeout, Duration::from_secs(10));
+    assert_eq!((plan.mode, plan.on_recovery), (Mode::Observe, OnRecovery::Resume));
+    assert!(plan.lock.is_some() && plan.trigger.dedupe.is_some());
+    let trigger = &plan.trigger;
+    assert_eq!((trigger.host.as_str(), trigger.port), ("trips.default.svc", 8080));
+    let path = [
+        Segment::Literal("trips".to_owned()),
+        Segment::Capture("trip".to_owned()),
+    ];
+    assert_eq!(trigger.path, path);
+    assert_eq!(
+        (trigger.query.len(), trigger.headers.len(), trigger.json.len()),
+        (1, 1, 2)
+    );
+    assert_eq!(trigger.priority, 3);
+    let [hotel, flight, trips, mail] = plan.steps.as_slice() else {
+        panic!("{}", plan.steps.len())
+    };
+    assert!(hotel.success[0].status.as_ref().unwrap().contains(304));
+    assert!(!hotel.success[0].status.as_ref().unwrap().contains(305));
+    assert_eq!(hotel.success[0].headers.len(), 1);
+    assert!(hotel.success[0].body.is_some());
+    assert_eq!(hotel.refused[0].json.len(), 1);
+    assert_eq!(hotel.timeout, Duration::from_secs(2));
+    assert_eq!(hotel.retry.attempts, Some(3));
+    assert_eq!(hotel.retry.on[3], RetryOn::Status(429));
+    assert_eq!(hotel.compensate_when, CompensateWhen::Always);
+    let probe = hotel.probe.as_ref().unwrap();
+    assert_eq!(
+        (probe.timeout, probe.retry.attempts),
+        (Duration::from_secs(1), Some(2))
+    );
+    let [first, second] = hotel.compensations.as_slice() else {
+        panic!("two")
+    };
+    assert!(!first.success[0].status.as_ref().unwrap().contains(404));
+    assert_eq!(
+        (first.retry.attempts, first.retry.backoff_max),
+        (None, Duration::from_secs(30))
+    );
+    assert!(second.needs_response && second.success[0].status.as_ref().unwrap().contains(404));
+    assert_eq!(
+        (flight.after.as_slice(), flight.when.len()),
+        (&[StepId(0)][..], 2)
+    );
+    assert_eq!((trips.kind, &trips.request), (Kind::Pivot, &RequestPlan::Forward));
+    assert_eq!((mail.kind, mail.retry.attempts), (Kind::Retriable, None));
+    assert_eq!(plan.reply_success, Some(ReplyPlan::From(StepId(2))));
+    let Some(ReplyPlan::Send(reply)) = &plan.reply_failure else {
+        panic!("a reply")
+    };
+    assert_eq!(reply.status, 409);
+    assert!(matches!(reply.body, BodyTemplate::Json(_)));
+}
+
+const LEAST: &str = "name = \"x\"\n[trigger]\nurl = \"http://a/{id}\"\n[[step]]\nname = \"one\"\n\
+                     request = { method = \"PUT\", url = \"http://b/\" }\n";
+
+#[test]
+fn what_is_left_out_has_the_formats_defaults() {
+    let (plan, warnings) = good(LEAST);
+    assert_eq!(warnings, []);
+    assert_eq!(plan.timeout, Duration::from_secs(60));
+    assert_eq!(plan.reply_timeout, Duration::from_secs(30));
+    assert_eq!(
+        (plan.mode, plan.on_recovery),
+        (Mode::Enforce, OnRecovery::Compensate)
+    );
+    assert_eq!((plan.trigger.port, plan.trigger.method.as_deref()), (80, None));
+    let step = &plan.steps[0];
+    assert_eq!(
+        (step.timeout, step.retry.attempts),
+        (Duration::from_secs(5), Some(1))
+    );
+    assert_eq!((step.kind, step.compensations.len()), (Kind::Compensatable, 0));
+    let refused = step.refused[0].status.as_ref().unwrap();
+    assert!(refused.contains(404) && !refused.contains(408) && !refused.contains(429));
+    assert_eq!((plan.reply_success, plan.reply_failure), (None, None));
+}
+
+#[test]
+fn a_sequential_saga_is_a_chain() {
+    let text = LEAST.replacen("[trigger]", "order = \"sequential\"\n[trigger]", 1)
+        + "[[step]]\nname = \"two\"\nrequest = { method = \"GET\", url = \"http://b/${steps.one.response.json.id}\" }\n\
+           [[step]]\nname = \"three\"\nrequest = { method = \"GET\", url = \"http://b/\" }\n";
+    let (plan, _) = good(&text);
+    let after: Vec<_> = plan.steps.iter().map(|s| s.after.clone()).collect();
+    assert_eq!(after, [vec![], vec![StepId(0)], vec![StepId(1)]]);
+}
+
+#[test]
+fn the_hash_is_of_the_plan_and_not_of_the_text() {
+    let hash = |text: &str| plan_hash(&good(text).0);
+    assert_eq!(hash(LEAST), hash(&format!("# a comment\n{LEAST}")));
+    assert_ne!(hash(LEAST), hash(&LEAST.replace("http://b/", "http://c/")));
+}
+
+#[test]
+fn what_is_legal_but_probably_not_meant_is_a_warning() {
+    let two = |first: &str, second: &str| {
+        format!(
+            "name = \"x\"\ntimeout = \"10s\"\n[trigger]\nurl = \"http://a/\"\n[[step]]\nname = \"one\"\n{first}\n\
+             [[step]]\nname = \"two\"\n{second}\n"
+        )
+    };
+    let get = "request = { method = \"GET\", url = \"http://b/\" }";
+    let post = "request = { method = \"POST\", url = \"http://b/\" }";
+    for (text, code, line) in [
+        (two(post, get), Code::NothingUndone, 6),
+        (
+            two(
+                get,
+                &format!("{post}\nafter = [\"one\"]\nretry = {{ attempts = 2, on = [\"timeout\"] }}"),
+            ),
+            Code::UnsafeRetry,
+            12,
+        ),
+        (two(get, &format!("{get}\ntimeout = \"11s\"")), Code::Timeouts, 11),
+        (
+            two(&format!("{get}\nkind = \"pivot\""), get),
+            Code::AfterPivot,
+            10,
+        ),
+        (
+            two(get, &format!("{get}\nretry = {{ backoff = \"1s..2s\" }}")),
+            Code::NoEffect,
+            11,
+        ),
+        (
+            two(get, &format!("{get}\ncompensate_when = \"always\"")),
+            Code::NoEffect,
+            11,
+        ),
+        (
+            two(
+                &format!("{get}\nwhen = [{{ value = \"${{trigger.query.a}}\", equals = \"1\" }}]"),
+                "after = [\"one\"]\nrequest = { method = \"GET\", url = \"http://b/${steps.one.response.body}\" }",
+            ),
+            Code::MaybeSkipped,
+            12,
+        ),
+    ] {
+        let (_, warnings) = good(&text);
+        let found: Vec<_> = warnings
+            .iter()
+            .map(|w| (w.severity, w.code, w.line_column().map(|(line, _)| line)))
+            .collect();
+        assert_eq!(found, [(Severity::Warning, code, Some(line))], "{text}");
+        assert!(warnings[0].render(false).contains("help: "));
+    }
+}

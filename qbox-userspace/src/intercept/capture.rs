@@ -201,7 +201,7 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         *self.links.lock().unwrap_or_else(PoisonError::into_inner) = Links::default();
-        self.shared.pods().clear();
+        self.shared.pods().close();
         self.shared.cgroup.remove();
     }
 }

@@ -80,21 +80,18 @@ impl Destinations {
             .iter()
             .map(|destination| destination.entry())
             .collect::<Result<_, _>>()?;
-        let limit = usize::try_from(MAX_DESTINATIONS).unwrap_or(usize::MAX);
-        if wanted.len() > limit {
+        let Some(change) = change(&self.held, &wanted, MAX_DESTINATIONS as usize) else {
             return Err(InterceptError::TooMany {
                 what: "the destinations to capture",
                 limit: MAX_DESTINATIONS,
             });
-        }
-        let old: Vec<Entry> = self.held.difference(&wanted).copied().collect();
-        let new: Vec<Entry> = wanted.difference(&self.held).copied().collect();
-        if self.held.len() + new.len() > limit {
-            self.remove(&old)?;
-            self.insert(&new)
+        };
+        if change.room_for_both {
+            self.insert(&change.new)?;
+            self.remove(&change.old)
         } else {
-            self.insert(&new)?;
-            self.remove(&old)
+            self.remove(&change.old)?;
+            self.insert(&change.new)
         }
     }
 
@@ -116,6 +113,26 @@ impl Destinations {
         }
         Ok(())
     }
+}
+
+/// How to come from some entries to others.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    new: Vec<Entry>,
+    old: Vec<Entry>,
+    room_for_both: bool,
+}
+
+/// `None` if the wanted ones are more than the limit.
+fn change(held: &BTreeSet<Entry>, wanted: &BTreeSet<Entry>, limit: usize) -> Option<Change> {
+    let new: Vec<Entry> = wanted.difference(held).copied().collect();
+    let old: Vec<Entry> = held.difference(wanted).copied().collect();
+    let room_for_both = held.len() + new.len() <= limit;
+    (wanted.len() <= limit).then_some(Change {
+        new,
+        old,
+        room_for_both,
+    })
 }
 
 #[cfg(test)]
@@ -156,6 +173,25 @@ mod tests {
             .entry()
             .is_err()
         );
+    }
+
+    #[test]
+    fn old_entries_make_room_only_where_there_is_none() {
+        let entries =
+            |ports: &[u16]| -> BTreeSet<Entry> { ports.iter().map(|port| (16, *port, [0; 16])).collect() };
+        let (held, wanted) = (entries(&[1, 2]), entries(&[2, 3]));
+        let found = change(&held, &wanted, 3).unwrap();
+        let (new, old) = (vec![(16, 3, [0; 16])], vec![(16, 1, [0; 16])]);
+        assert_eq!(
+            found,
+            Change {
+                new,
+                old,
+                room_for_both: true
+            }
+        );
+        assert!(!change(&held, &wanted, 2).unwrap().room_for_both);
+        assert_eq!(change(&held, &wanted, 1), None);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(super) struct Pods {
     expected: BTreeSet<u64>,
     /// Said once that there are too many.
     full: bool,
+    /// Closed for good; the watch may not know yet.
+    closed: bool,
 }
 
 struct Entry {
@@ -116,6 +118,7 @@ impl Pods {
             pods: BTreeMap::new(),
             expected: BTreeSet::new(),
             full: false,
+            closed: false,
         }
     }
 
@@ -177,6 +180,9 @@ impl Pods {
     }
 
     fn add(&mut self, sighting: Sighting) {
+        if self.closed {
+            return;
+        }
         if u32::try_from(self.pods.len()).is_ok_and(|count| count >= MAX_NAMESPACES) {
             if !self.full {
                 tracing::error!(
@@ -334,8 +340,9 @@ impl Pods {
         let _ = self.announced.remove(&cookie);
     }
 
-    /// Closes all.
-    pub(super) fn clear(&mut self) {
+    /// Closes all, for good.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
         self.pods.clear();
     }
 

@@ -34,8 +34,9 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
             }
         }
     };
-    let mut last = Instant::now();
-    let mut next = last + INTERVAL;
+    // Before this no scan may be; by then one will have been.
+    let mut earliest = Instant::now();
+    let mut next = earliest + INTERVAL;
     loop {
         let ready = tokio::select! {
             ready = announced.readable() => Some(ready),
@@ -48,7 +49,7 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
                     ready.clear_ready();
                 }
                 if !found {
-                    next = next.min(last + LEAST);
+                    next = next.min(earliest);
                 }
                 tokio::task::yield_now().await;
             }
@@ -57,14 +58,14 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
                 sleep(INTERVAL).await;
             }
             None => {
-                let took = rescan(&shared).await;
-                last = Instant::now();
+                let rest = rescan(&shared).await * SHARE;
                 let interval = if shared.pods().want_retry() {
                     LEAST
                 } else {
                     INTERVAL
                 };
-                next = last + interval.max(took * SHARE);
+                earliest = Instant::now() + rest.max(LEAST);
+                next = Instant::now() + rest.max(interval);
             }
         }
     }

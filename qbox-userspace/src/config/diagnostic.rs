@@ -363,3 +363,53 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The codes of [`Code`], from its own text: an enum can't list itself.
+    fn codes() -> Vec<String> {
+        let source = include_str!("diagnostic.rs");
+        let (_, body) = source.split_once("pub enum Code {").unwrap();
+        let (body, _) = body.split_once("\n}\n").unwrap();
+        let variants = body.lines().filter(|line| !line.trim_start().starts_with("///"));
+        let numbers = variants.filter_map(|line| line.split_once(" = "));
+        numbers
+            .map(|(_, number)| format!("QB{:0>4}", number.trim_end_matches(',')))
+            .collect()
+    }
+
+    #[test]
+    fn every_code_is_explained_and_nothing_else_is() {
+        let page = include_str!("../../../docs/errors.md");
+        let headings = page.lines().filter_map(|line| line.strip_prefix("### "));
+        let explained: Vec<String> = headings
+            .map(|heading| heading.split(':').next().unwrap().to_owned())
+            .collect();
+        assert!(codes().len() > 40);
+        assert_eq!(explained, codes());
+    }
+
+    #[test]
+    fn a_place_outside_of_its_file_is_moved_inside_it() {
+        let file = Arc::new(SourceFile {
+            name: "a.toml".to_owned(),
+            text: "é = 1".to_owned(),
+        });
+        assert_eq!(file.line_column(1), (1, 1));
+        assert_eq!(file.line_column(99), (1, 6));
+        let finding = Diagnostic {
+            severity: Severity::Error,
+            code: Code::Syntax,
+            file,
+            span: Some(1..99),
+            message: "m".to_owned(),
+            label: String::new(),
+            help: "h".to_owned(),
+            suggestion: None,
+            related: Vec::new(),
+        };
+        assert!(finding.render(false).contains("a.toml:1:1"));
+    }
+}

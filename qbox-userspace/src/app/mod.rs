@@ -172,7 +172,7 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
         connections: config.limits.connections,
         detect_timeout: config.proxy.detect_timeout,
         head_timeout: config.proxy.head_timeout,
-        connect_timeout: config.upstream.connect_timeout,
+        connect_timeout: config.proxy.connect_timeout,
         ..proxy::Settings::default()
     }
 }

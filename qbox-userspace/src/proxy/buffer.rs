@@ -126,6 +126,14 @@ impl Buffer {
         Poll::Ready(Ok(count))
     }
 
+    /// Gives a large buffer back: nothing is expected for a while.
+    pub(super) fn rest(&mut self) {
+        if self.is_empty() && self.data.len() > SMALL {
+            self.data = Vec::new();
+            self.bulk = false;
+        }
+    }
+
     fn make_room(&mut self) {
         if self.is_empty() {
             (self.start, self.scanned, self.end) = (0, 0, 0);
@@ -170,6 +178,21 @@ mod tests {
     #[test]
     fn starts_with_no_memory() {
         assert_eq!(Buffer::new(1 << 16).capacity(), 0);
+    }
+
+    #[test]
+    fn gives_back_what_is_large_and_empty() {
+        let mut buffer = Buffer::new(1 << 16);
+        buffer.feed(&[b'x'; LARGE]);
+        buffer.rest();
+        assert!(buffer.capacity() >= LARGE, "it is in use");
+        buffer.skip(LARGE);
+        buffer.rest();
+        assert_eq!(buffer.capacity(), 0);
+        buffer.feed(b"small");
+        buffer.skip(5);
+        buffer.rest();
+        assert!(buffer.capacity() > 0, "small ones stay");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Each client connection has one upstream connection, which is dialled at once, from inside the pod's namespace: the
 //! service sees the pod's address, and a server that speaks first is heard. httparse only observes; what goes out are the
-//! very bytes that came in. Memory per connection is bounded: two buffers of 16 to 64 KiB, and a request that is taken.
+//! very bytes that came in. Memory per connection is bounded: two buffers of 16 to 64 KiB (the
+//! larger only while bodies flow), and a request that is taken.
 //! A service that can't be reached is a 502 (504 if it does not answer the connect) to HTTP, and a reset to all else.
 //!
 //! Knows no saga. No errors leave this room: what goes wrong with a connection is seen by its two ends, as HTTP or as a

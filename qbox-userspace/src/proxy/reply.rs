@@ -72,7 +72,9 @@ pub(super) fn serialize(reply: &Reply, terms: Terms, now: SystemTime) -> Vec<u8>
     }
     // 204 and 304 have no body, and the former no length (RFC 9110, 8.6).
     let bodiless = matches!(status, 204 | 304);
-    if !bodiless {
+    // A reply to HEAD without a body does not know how long the one to GET would be (RFC 9110, 8.6).
+    let unknown = terms.head && reply.body.is_empty();
+    if !bodiless && !unknown {
         let _ = write!(out, "Content-Length: {}\r\n", reply.body.len());
     }
     if !dated {
@@ -198,6 +200,32 @@ mod tests {
             },
         );
         assert!(old.contains("Connection: keep-alive\r\n"));
+    }
+
+    #[test]
+    fn a_length_that_is_not_known_is_not_said() {
+        let head = Terms {
+            head: true,
+            ..Terms::default()
+        };
+        assert!(
+            !written(
+                &Reply {
+                    status: 200,
+                    ..Reply::default()
+                },
+                head
+            )
+            .contains("Length")
+        );
+        let get = written(
+            &Reply {
+                status: 200,
+                ..Reply::default()
+            },
+            Terms::default(),
+        );
+        assert!(get.contains("Content-Length: 0\r\n"));
     }
 
     #[test]

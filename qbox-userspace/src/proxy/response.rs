@@ -195,11 +195,15 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
             if link.peek(|state| std::mem::take(&mut state.redial)) {
                 return Poll::Ready(Read::Redial);
             }
-            buffer.poll_fill(upstream, context).map(|result| match result {
+            let read = buffer.poll_fill(upstream, context).map(|result| match result {
                 Ok(0) => Read::End,
                 Ok(_) => Read::Some,
                 Err(_) => Read::Broken,
-            })
+            });
+            if read.is_pending() && link.peek(|state| state.idle()) {
+                buffer.rest();
+            }
+            read
         })
         .await
     }

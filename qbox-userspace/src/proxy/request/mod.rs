@@ -222,8 +222,11 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             if in_body {
                 return Poll::Pending;
             }
-            if idle && buffer.is_empty() && link.inner.phase() != Life::Running {
-                return Poll::Ready(Read::Drained);
+            if idle && buffer.is_empty() {
+                if link.inner.phase() != Life::Running {
+                    return Poll::Ready(Read::Drained);
+                }
+                buffer.rest();
             }
             let limit = match (detecting, buffer.is_empty()) {
                 (true, false) => settings.detect_timeout,

@@ -19,6 +19,8 @@ mod event;
 mod expr;
 mod expr_parse;
 mod fill;
+#[cfg(test)]
+mod fixture;
 mod id;
 mod io;
 mod machine;

@@ -66,8 +66,9 @@ impl Reply {
     /// 502 and an RFC 9457 problem: the saga, the step that failed, what it answered, each compensation's state.
     pub(super) fn failure(summary: &Summary<'_>) -> Self {
         let mut body = json!({
+            // With this type the title is the status's own phrase (RFC 9457, 4.2.1).
             "type": "about:blank",
-            "title": "The saga failed",
+            "title": "Bad Gateway",
             "status": 502,
             "detail": detail(summary),
             "saga": summary.saga.to_string(),

@@ -1,15 +1,18 @@
 //! What expressions are filled in from: a saga's messages so far, and the value that a [`Source`] has among them.
 //!
-//! A value is there or it isn't; what follows from a value that is missing is the filler's question (`fill`).
+//! A [`Lookup`] finds them. What follows from a value that is missing is the filler's choice: it is refused
+//! ([`Missing`]), or empty. Knows nothing of where in a message a value goes (`fill`).
 
 use super::expr::{Expr, FieldPath, MessagePart, Source, Template};
 use super::id::{SagaId, StepId};
 use super::message::{Headers, Request, Response, Trigger};
 use super::plan::Plan;
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A step's transaction as far as it went.
@@ -38,34 +41,37 @@ pub(super) struct Values<'a> {
     pub outcome: Option<&'a str>,
 }
 
-/// Why something can't be filled in. Nothing is sent then.
+/// Why something can't be filled in. Nothing is sent then. Each names the expression as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Missing {
-    /// An expression has no value, and no default.
+    /// An expression has no value that its place can take, and no default.
     #[error("`{0}` has no value")]
     NoValue(String),
-    /// A value would end its line and begin another (RFC 9110, 5.5: CR, LF and NUL are never part of a field's value).
-    #[error("the value of `{0}` has a line break or a NUL, which no header field can hold")]
-    NotAField(String),
-    /// A value would climb in the URL's path, or is empty where a segment is needed.
+    /// A value would end its line and begin another, or is else no field's value (RFC 9110, 5.5).
     #[error(
-        "the value of `{0}` makes the path segment `{1}`, which a server would resolve away (RFC 3986, 5.2.4)"
+        "the value of `{0}` has a line break, a NUL or another control character: no header field can hold it"
     )]
-    DotSegment(String, String),
+    NotAField(String),
+    /// A value would climb in the URL's path: a server resolves the segment away (RFC 3986, 5.2.4).
+    #[error("with the value of `{0}` the path segment `{1}` would climb in the URL's path")]
+    Climbs(String, String),
+    /// A whole segment of the URL's path would be empty: `DELETE /rooms/${id}` would be about all rooms.
+    #[error("the value of `{0}` is empty, and a segment of the URL's path can't be")]
+    EmptySegment(String),
 }
 
 /// One value, as it came.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Found<'a> {
     Text(Cow<'a, str>),
-    /// A body: perhaps no text at all.
+    /// A body or a field's value: perhaps no text at all.
     Bytes(&'a Bytes),
     Json(Value),
 }
 
 impl Found<'_> {
     /// As text: a JSON string as it is, other JSON as it is written; bytes that are not UTF-8 are not text.
-    pub(super) fn into_text(self) -> Option<String> {
+    fn into_text(self) -> Option<String> {
         match self {
             Found::Text(text) => Some(text.into_owned()),
             Found::Bytes(bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
@@ -75,7 +81,7 @@ impl Found<'_> {
     }
 
     /// As bytes.
-    pub(super) fn into_bytes(self) -> Bytes {
+    fn into_bytes(self) -> Bytes {
         match self {
             Found::Bytes(bytes) => bytes.clone(),
             Found::Text(text) => Bytes::from(text.into_owned()),
@@ -84,8 +90,8 @@ impl Found<'_> {
         }
     }
 
-    /// As JSON: what was read as JSON keeps its type, all else is a string.
-    pub(super) fn into_json(self) -> Option<Value> {
+    /// As JSON: what was read as JSON keeps its type, all else is a string, a default too.
+    fn into_json(self) -> Option<Value> {
         match self {
             Found::Json(value) => Some(value),
             other => other.into_text().map(Value::String),
@@ -93,108 +99,171 @@ impl Found<'_> {
     }
 }
 
-impl<'a> Values<'a> {
-    /// The expression's value, or its default.
-    pub(super) fn find(&self, expr: &Expr) -> Option<Found<'a>> {
-        let default = || expr.default.clone().map(|text| Found::Text(Cow::Owned(text)));
-        self.source(&expr.source).or_else(default)
+/// A body, and what it is as JSON, if it is any.
+type Document<'a> = (&'a Bytes, Option<Rc<Value>>);
+
+/// Finds values for one filling, which reads each body as JSON at most once.
+#[derive(Debug)]
+pub(super) struct Lookup<'a> {
+    values: Values<'a>,
+    empty_if_missing: bool,
+    /// The bodies that were asked for, told apart by address; at most two per step and the trigger's.
+    documents: RefCell<Vec<Document<'a>>>,
+}
+
+impl<'a> Lookup<'a> {
+    /// A value that is missing is an error.
+    pub(super) fn strict(values: &Values<'a>) -> Self {
+        Self {
+            values: *values,
+            empty_if_missing: false,
+            documents: RefCell::default(),
+        }
+    }
+
+    /// A value that is missing is the empty string.
+    pub(super) fn lenient(values: &Values<'a>) -> Self {
+        Self {
+            empty_if_missing: true,
+            ..Self::strict(values)
+        }
+    }
+
+    /// Whether there is a value, or a default for it.
+    pub(super) fn has(&self, expr: &Expr) -> bool {
+        expr.default.is_some() || self.source(&expr.source).is_some()
+    }
+
+    /// The expression as text.
+    pub(super) fn text(&self, expr: &Expr) -> Result<String, Missing> {
+        self.read(expr, Found::into_text)
+    }
+
+    /// The expression as bytes.
+    pub(super) fn bytes(&self, expr: &Expr) -> Result<Bytes, Missing> {
+        self.read(expr, |found| Some(found.into_bytes()))
+    }
+
+    /// The expression as JSON.
+    pub(super) fn json(&self, expr: &Expr) -> Result<Value, Missing> {
+        self.read(expr, Found::into_json)
     }
 
     /// The template's text.
-    ///
-    /// # Errors
-    /// [`Missing::NoValue`], with the first expression that has none.
-    pub(super) fn text(&self, template: &Template) -> Result<String, Missing> {
-        template.try_fill(|expr| self.expr_text(expr))
+    pub(super) fn template(&self, template: &Template) -> Result<String, Missing> {
+        template.try_fill(|expr| self.text(expr))
     }
 
-    /// One expression's text.
-    pub(super) fn expr_text(&self, expr: &Expr) -> Result<String, Missing> {
-        let found = self.find(expr).and_then(Found::into_text);
-        found.ok_or_else(|| Missing::NoValue(expr.text.clone()))
+    /// What follows from a value that doesn't fit its place.
+    pub(super) fn unfit(&self, why: Missing) -> Result<Bytes, Missing> {
+        match self.empty_if_missing {
+            true => Ok(Bytes::new()),
+            false => Err(why),
+        }
+    }
+
+    /// The value, else the default: also where the value is there but is none of that kind (a body that is no text).
+    fn read<T>(&self, expr: &Expr, read: impl Fn(Found<'a>) -> Option<T>) -> Result<T, Missing> {
+        let fixed = |text: &str| read(Found::Text(Cow::Owned(text.to_owned())));
+        self.source(&expr.source)
+            .and_then(&read)
+            .or_else(|| expr.default.as_deref().and_then(fixed))
+            .or_else(|| self.empty_if_missing.then_some("").and_then(fixed))
+            .ok_or_else(|| Missing::NoValue(expr.text.clone()))
     }
 
     fn source(&self, source: &Source) -> Option<Found<'a>> {
-        let owned = |text: String| Some(Found::Text(Cow::Owned(text)));
+        let values = &self.values;
         match source {
             Source::Trigger(part) => self.trigger(part),
             Source::Request(step, part) => {
-                let request = self.exchanges.get(step.index())?.request.as_deref()?;
-                of_message(part, &request.headers, &request.body)
+                let request = values.exchanges.get(step.index())?.request.as_deref()?;
+                self.message(part, &request.headers, &request.body)
             }
             Source::Response(step, part) => {
-                let response = self.exchanges.get(step.index())?.response.as_deref()?;
+                let response = values.exchanges.get(step.index())?.response.as_deref()?;
                 match part {
                     MessagePart::Status => Some(Found::Json(response.status.into())),
                     MessagePart::Body | MessagePart::Json(_) if response.truncated => None,
-                    part => of_message(part, &response.headers, &response.body),
+                    part => self.message(part, &response.headers, &response.body),
                 }
             }
-            Source::SagaId => owned(self.saga.to_string()),
-            Source::SagaName => Some(Found::Text(Cow::Borrowed(&self.plan.name))),
+            Source::SagaId => Some(Found::Text(Cow::Owned(values.saga.to_string()))),
+            Source::SagaName => Some(Found::Text(Cow::Borrowed(&values.plan.name))),
             Source::SagaFailedStep => {
-                let step = self.plan.steps.get(self.failed_step?.index())?;
+                let step = values.plan.steps.get(values.failed_step?.index())?;
                 Some(Found::Text(Cow::Borrowed(&step.name)))
             }
-            Source::SagaOutcome => self.outcome.map(|text| Found::Text(Cow::Borrowed(text))),
+            Source::SagaOutcome => values.outcome.map(|text| Found::Text(Cow::Borrowed(text))),
         }
     }
 
     fn trigger(&self, part: &MessagePart) -> Option<Found<'a>> {
-        let request = &self.trigger.request;
+        let trigger = self.values.trigger;
+        let request = &trigger.request;
         match part {
             MessagePart::Method => Some(Found::Text(Cow::Borrowed(&request.method))),
             MessagePart::Url => Some(Found::Text(Cow::Borrowed(&request.url))),
             MessagePart::Path(name) => {
-                let (_, value) = self.trigger.path.iter().find(|(n, _)| n == name)?;
+                let (_, value) = trigger.path.iter().find(|(n, _)| n == name)?;
                 Some(Found::Text(Cow::Borrowed(value)))
             }
             MessagePart::Query(name) => {
                 let (_, query) = request.url.split_once('?')?;
                 query_pairs(query).find_map(|(n, value)| (n == *name).then_some(Found::Text(value)))
             }
-            part => of_message(part, &request.headers, &request.body),
+            part => self.message(part, &request.headers, &request.body),
         }
+    }
+
+    fn message(&self, part: &MessagePart, headers: &'a Headers, body: &'a Bytes) -> Option<Found<'a>> {
+        match part {
+            MessagePart::Header(name) => headers.get(name).map(Found::Bytes),
+            MessagePart::Body => Some(Found::Bytes(body)),
+            MessagePart::Json(field) => self.field(body, field).map(Found::Json),
+            // Parsing lets these stand only where they have a meaning, which is above.
+            MessagePart::Method
+            | MessagePart::Url
+            | MessagePart::Path(_)
+            | MessagePart::Query(_)
+            | MessagePart::Status => None,
+        }
+    }
+
+    /// The field of a body that is read as JSON; `None` if it is none, or has no such field.
+    fn field(&self, body: &'a Bytes, field: &FieldPath) -> Option<Value> {
+        let mut documents = self.documents.borrow_mut();
+        let known = documents.iter().find(|(known, _)| std::ptr::eq(*known, body));
+        let document = match known {
+            Some((_, document)) => document.clone(),
+            None => {
+                let document = serde_json::from_slice(body).ok().map(Rc::new);
+                documents.push((body, document.clone()));
+                document
+            }
+        };
+        field.find(document.as_deref()?).cloned()
     }
 }
 
-fn of_message<'a>(part: &MessagePart, headers: &'a Headers, body: &'a Bytes) -> Option<Found<'a>> {
-    match part {
-        MessagePart::Header(name) => {
-            let value = std::str::from_utf8(headers.get(name)?).ok()?;
-            Some(Found::Text(Cow::Borrowed(value)))
-        }
-        MessagePart::Body => Some(Found::Bytes(body)),
-        MessagePart::Json(field) => json_field(body, field).map(Found::Json),
-        // Parsing lets these stand only where they have a meaning, which is above.
-        MessagePart::Method
-        | MessagePart::Url
-        | MessagePart::Path(_)
-        | MessagePart::Query(_)
-        | MessagePart::Status => None,
-    }
-}
-
-/// The field of a body that is read as JSON; `None` if it is none, or has no such field.
-pub(super) fn json_field(body: &[u8], field: &FieldPath) -> Option<Value> {
-    let document: Value = serde_json::from_slice(body).ok()?;
-    field.find(&document).cloned()
-}
-
-/// The pairs of a query as programs write them (the WHATWG URL Standard's application/x-www-form-urlencoded): `+` is a space.
-/// What is no UTF-8 after decoding has U+FFFD in it, and so equals nothing that a file can ask for.
+/// The pairs of a query as programs write them (the WHATWG URL Standard's application/x-www-form-urlencoded): `+` is a
+/// space. A pair that is not UTF-8 when decoded is left out: two such could otherwise look the same.
 pub(super) fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (form_decode(name), form_decode(value))
-    })
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((form_decode(name)?, form_decode(value)?))
+        })
 }
 
-fn form_decode(text: &str) -> Cow<'_, str> {
+fn form_decode(text: &str) -> Option<Cow<'_, str>> {
     if text.contains('+') {
         let spaced = text.replace('+', " ");
-        Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+        let decoded = percent_decode(spaced.as_bytes()).decode_utf8().ok()?;
+        Some(Cow::Owned(decoded.into_owned()))
     } else {
-        percent_decode_str(text).decode_utf8_lossy()
+        percent_decode(text.as_bytes()).decode_utf8().ok()
     }
 }

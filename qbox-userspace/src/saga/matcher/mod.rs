@@ -1,13 +1,21 @@
 //! Is this request a saga's trigger, and what does this response say. Compares, and allocates only where a match needs it.
+//! Nothing here fails: what can't be read doesn't match, and a request that doesn't match passes on unchanged.
 
-use super::fill;
-use super::message::{Request, Response, Trigger};
-use super::plan::{ResponseMatch, Segment, TriggerPattern};
-use super::values::{Values, json_field, query_pairs};
+#[cfg(test)]
+mod tests;
+
+use crate::saga::expr::{FieldPath, Template};
+use crate::saga::fill;
+use crate::saga::message::{Headers, Request, Response, Trigger};
+use crate::saga::plan::{JsonTemplate, ResponseMatch, Segment, TriggerPattern};
+use crate::saga::values::{Lookup, Values, query_pairs};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Number, Value};
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 /// The nesting of sagas (see `X-Qbox-Depth` in the saga file's reference).
 const DEPTH: &str = "x-qbox-depth";
@@ -122,7 +130,7 @@ pub fn match_body(pattern: &TriggerPattern, body: &[u8]) -> bool {
         && (pattern.json.is_empty() || {
             let document: Option<Value> = serde_json::from_slice(body).ok();
             document.is_some_and(|document| {
-                let holds = |(field, wanted): &(super::FieldPath, Value)| {
+                let holds = |(field, wanted): &(FieldPath, Value)| {
                     field.find(&document).is_some_and(|value| same(value, wanted))
                 };
                 pattern.json.iter().all(holds)
@@ -142,13 +150,12 @@ where
     I: Iterator<Item = (&'a str, &'a [u8])> + Clone,
 {
     let mut path = Vec::new();
-    captures(pattern, head.path, |name, segment| {
-        let value = percent_decode_str(segment).decode_utf8_lossy().into_owned();
-        path.push((name.to_owned(), value));
+    captures(pattern, head.path, |name, value| {
+        path.push((name.to_owned(), value.into_owned()));
     });
-    let mut headers = super::Headers::default();
+    let mut headers = Headers::default();
     for (name, value) in head.fields.clone() {
-        headers.push(name, Bytes::copy_from_slice(value));
+        headers.push(name, Bytes::copy_from_slice(value.trim_ascii()));
     }
     let mut headers = headers.end_to_end();
     headers.remove("host");
@@ -170,56 +177,56 @@ where
 
 /// Whether any of these says what the response says. A value that is missing matches nothing; a body that was too long to
 /// be kept neither.
-pub(super) fn response_matches(any: &[ResponseMatch], response: &Response, values: &Values<'_>) -> bool {
+pub(in crate::saga) fn response_matches(
+    any: &[ResponseMatch],
+    response: &Response,
+    values: &Values<'_>,
+) -> bool {
+    let lookup = Lookup::strict(values);
+    let document = OnceCell::new();
+    let document = || -> Option<&Value> {
+        let read = || serde_json::from_slice(&response.body).ok();
+        document.get_or_init(read).as_ref()
+    };
     any.iter()
-        .any(|one| response_matches_all_of(one, response, values))
+        .any(|one| all_of_it_matches(one, response, &lookup, document))
 }
 
-fn response_matches_all_of(one: &ResponseMatch, response: &Response, values: &Values<'_>) -> bool {
-    if one
-        .status
-        .as_ref()
-        .is_some_and(|set| !set.contains(response.status))
-    {
-        return false;
-    }
-    let header = |(name, wanted): &(String, super::Template)| {
-        let Ok(wanted) = values.text(wanted) else {
-            return false;
-        };
-        let mut fields = response
-            .headers
-            .0
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        fields.any(|(_, value)| value.trim_ascii() == wanted.as_bytes())
-    };
-    if !one.headers.iter().all(header) {
+fn all_of_it_matches<'d>(
+    one: &ResponseMatch,
+    response: &Response,
+    lookup: &Lookup<'_>,
+    document: impl Fn() -> Option<&'d Value>,
+) -> bool {
+    let status = one.status.as_ref();
+    if !status.is_none_or(|set| set.contains(response.status)) {
         return false;
     }
     if (one.body.is_some() || !one.json.is_empty()) && response.truncated {
         return false;
     }
-    let body = |wanted: &super::Template| {
-        values
-            .text(wanted)
-            .is_ok_and(|wanted| wanted.as_bytes() == response.body)
+    let header = |(name, wanted): &(String, Template)| {
+        fill::text_body(wanted, lookup).is_ok_and(|wanted| {
+            let mut fields = response.headers.0.iter();
+            fields.any(|(n, value)| n.eq_ignore_ascii_case(name) && value.trim_ascii() == wanted.trim_ascii())
+        })
     };
-    if !one.body.as_ref().is_none_or(body) {
-        return false;
-    }
-    one.json.iter().all(|(field, wanted)| {
-        let found = json_field(&response.body, field);
-        let wanted = fill::json_template(wanted, values);
-        matches!((found, wanted), (Some(found), Ok(wanted)) if same(&found, &wanted))
-    })
+    let body =
+        |wanted: &Template| fill::text_body(wanted, lookup).is_ok_and(|wanted| wanted == response.body);
+    let field = |(field, wanted): &(FieldPath, JsonTemplate)| {
+        let found = document().and_then(|document| field.find(document));
+        found.is_some_and(|found| fill::json(wanted, lookup).is_ok_and(|wanted| same(found, &wanted)))
+    };
+    one.headers.iter().all(header) && one.body.as_ref().is_none_or(body) && one.json.iter().all(field)
 }
 
-/// Splits the path and holds it against the pattern; `each` gets the captured segments, still encoded.
+/// Splits the path and holds it against the pattern; `each` gets the captured segments, decoded.
 ///
 /// Segments compare decoded, so `/tr%69ps` is `/trips` (RFC 3986, 6.2.2.2); a `/` that was escaped stays inside its
-/// segment. `/trips/7/` has one segment more than `/trips/7`, and is another path.
-fn captures<'p>(pattern: &TriggerPattern, path: &'p str, mut each: impl FnMut(&str, &'p str)) -> bool {
+/// segment. `/trips/7/` has one segment more than `/trips/7`, and is another path; so is `//trips/7`. A capture takes no
+/// segment that is empty, that is `.` or `..` (it means another path, RFC 3986, 5.2.4), or that is not UTF-8 when decoded
+/// (two such could look the same in a key).
+fn captures<'p>(pattern: &TriggerPattern, path: &'p str, mut each: impl FnMut(&str, Cow<'p, str>)) -> bool {
     let Some(path) = path.strip_prefix('/') else {
         return false;
     };
@@ -234,8 +241,10 @@ fn captures<'p>(pattern: &TriggerPattern, path: &'p str, mut each: impl FnMut(&s
                     return false;
                 }
             }
-            Segment::Capture(_) if segment.is_empty() => return false,
-            Segment::Capture(name) => each(name, segment),
+            Segment::Capture(name) => match percent_decode_str(segment).decode_utf8() {
+                Ok(value) if !matches!(&*value, "" | "." | "..") => each(name, value),
+                _ => return false,
+            },
         }
     }
     segments.next().is_none()
@@ -243,41 +252,58 @@ fn captures<'p>(pattern: &TriggerPattern, path: &'p str, mut each: impl FnMut(&s
 
 /// `host[:port]` (RFC 3986, 3.2); user information is none of `http`'s (RFC 9110, 4.2.4).
 fn host_and_port(authority: &str) -> Option<(&str, u16)> {
-    if authority.contains('@') {
-        return None;
-    }
-    let (host, rest) = match authority.strip_prefix('[') {
-        Some(inner) => inner.split_once(']')?,
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    // RFC 3986, 3.2.2. `:` stands in an address in brackets alone.
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let (host, rest, well_formed) = match authority.strip_prefix('[') {
+        Some(inner) => {
+            let (host, rest) = inner.split_once(']')?;
+            (host, rest, host.bytes().all(|byte| in_name(byte) || byte == b':'))
+        }
+        None => {
+            let (host, rest) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            (host, rest, host.bytes().all(in_name))
+        }
     };
     let port = match rest {
         "" | ":" => 80,
-        rest => rest.strip_prefix(':')?.parse().ok()?,
+        // `parse` alone would take `+80`.
+        rest => number(rest.strip_prefix(':')?.as_bytes())??,
     };
-    (!host.is_empty()).then_some((host, port))
+    (well_formed && !host.is_empty()).then_some((host, port))
 }
 
 fn unbracketed(host: &str) -> &str {
-    host.trim_matches(['[', ']'])
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inner.unwrap_or(host)
 }
 
 /// What is no number counts as none; what is greater than can be counted, as the most.
 fn depth(value: &[u8]) -> Option<u8> {
-    let digits = value.trim_ascii();
+    number(value.trim_ascii()).map(|n| n.unwrap_or(u8::MAX))
+}
+
+/// Digits and nothing else; `Some(None)` where they are more than `T` can hold.
+fn number<T: FromStr>(digits: &[u8]) -> Option<Option<T>> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    is_number
-        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-        .map(|n| n.unwrap_or(u8::MAX))
+    is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok())
 }
 
 /// Whether two JSON values are the same; numbers by value, so `1` is `1.0`.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || (a.as_f64().is_some() && a.as_f64() == b.as_f64()),
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
         }
         (a, b) => a == b,
+    }
+}
+
+/// Integers compare exactly: as doubles, those past 2^53 would run into each other.
+fn same_number(a: &Number, b: &Number) -> bool {
+    match (a.is_f64(), b.is_f64()) {
+        (false, false) => a == b,
+        _ => a.as_f64() == b.as_f64(),
     }
 }

@@ -1,0 +1,165 @@
+//! Templates to messages: the values are put in so that they can't change the message's structure.
+//!
+//! A value in a URL's path is one segment, in its query one value, in a header field part of one line, in JSON one
+//! value; whatever characters it has. What could not be so is refused, and nothing is sent. Errors: [`Missing`].
+
+mod url;
+
+#[cfg(test)]
+mod injection;
+#[cfg(test)]
+mod tests;
+
+use crate::saga::expr::{Expr, Part, Template};
+use crate::saga::id::SagaId;
+use crate::saga::message::{Headers, Request, Trigger};
+use crate::saga::plan::{BodyTemplate, Condition, JsonTemplate, Plan, ReplyTemplate, RequestTemplate, Test};
+use crate::saga::reply::Reply;
+use crate::saga::values::{Lookup, Missing, Values};
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+
+const CONTENT_TYPE: &str = "Content-Type";
+
+/// A step's own request, without the fields that Qbox adds to each.
+///
+/// # Errors
+/// The first expression that has no value, or one that doesn't fit its place.
+pub(in crate::saga) fn request(template: &RequestTemplate, values: &Values<'_>) -> Result<Request, Missing> {
+    let lookup = Lookup::strict(values);
+    let (headers, body) = message(&template.headers, &template.body, &lookup)?;
+    Ok(Request {
+        method: template.method.clone(),
+        url: url::url(&template.url, &lookup)?,
+        headers,
+        body,
+    })
+}
+
+/// A reply that the file gives; a value that is missing, or doesn't fit, is the empty string.
+pub(in crate::saga) fn reply(template: &ReplyTemplate, values: &Values<'_>) -> Reply {
+    // A lenient lookup gives no error.
+    let filled = message(&template.headers, &template.body, &Lookup::lenient(values));
+    let (headers, body) = filled.unwrap_or_default();
+    Reply {
+        status: template.status,
+        headers,
+        body,
+    }
+}
+
+/// Whether a line of `when` holds. A value that is missing is not present, and equals nothing.
+pub(in crate::saga) fn condition(condition: &Condition, values: &Values<'_>) -> bool {
+    let lookup = Lookup::strict(values);
+    let text = || lookup.template(&condition.value).ok();
+    match &condition.test {
+        Test::Equals(wanted) => text().as_ref() == Some(wanted),
+        Test::In(wanted) => text().is_some_and(|text| wanted.contains(&text)),
+        Test::Present(wanted) => condition.value.exprs().all(|expr| lookup.has(expr)) == *wanted,
+    }
+}
+
+/// The value of `lock` or `dedupe`; `None` where it has none, or is empty: all that leave the key empty have no key in
+/// common.
+#[must_use]
+pub fn key(plan: &Plan, saga: SagaId, trigger: &Trigger, template: &Template) -> Option<String> {
+    let values = Values {
+        saga,
+        plan,
+        trigger,
+        exchanges: &[],
+        failed_step: None,
+        outcome: None,
+    };
+    let key = Lookup::strict(&values).template(template).ok();
+    key.filter(|key| !key.is_empty())
+}
+
+fn message(
+    fields: &[(String, Template)],
+    body: &BodyTemplate,
+    lookup: &Lookup<'_>,
+) -> Result<(Headers, Bytes), Missing> {
+    let mut headers = Headers::default();
+    for (name, value) in fields {
+        headers.push(name.as_str(), field_value(value, lookup)?);
+    }
+    let body = match body {
+        BodyTemplate::Empty => Bytes::new(),
+        BodyTemplate::Text(template) => text_body(template, lookup)?,
+        BodyTemplate::Json(template) => {
+            // Unless the file says another.
+            if headers.get(CONTENT_TYPE).is_none() {
+                headers.push(CONTENT_TYPE, "application/json");
+            }
+            Bytes::from(json(template, lookup)?.to_string())
+        }
+    };
+    Ok((headers, body))
+}
+
+/// A field's value: each expression's on its own is checked, so that the message names the one at fault. White space at
+/// its ends is no part of it (RFC 9110, 5.5).
+fn field_value(template: &Template, lookup: &Lookup<'_>) -> Result<Bytes, Missing> {
+    let value = concat(template, |expr| {
+        let value = lookup.bytes(expr)?;
+        match fits_field(&value) {
+            true => Ok(value),
+            false => lookup.unfit(Missing::NotAField(expr.text.clone())),
+        }
+    })?;
+    Ok(value.slice_ref(value.trim_ascii()))
+}
+
+/// RFC 9110, 5.5: visible characters, spaces, tabs and what is beyond ASCII.
+fn fits_field(value: &[u8]) -> bool {
+    !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+}
+
+/// A body of text; values that are not UTF-8 stay as they are.
+///
+/// # Errors
+/// A value that is missing.
+pub(in crate::saga) fn text_body(template: &Template, lookup: &Lookup<'_>) -> Result<Bytes, Missing> {
+    concat(template, |expr| lookup.bytes(expr))
+}
+
+/// The template's parts one behind the other. One whole expression is not copied.
+fn concat(template: &Template, value: impl Fn(&Expr) -> Result<Bytes, Missing>) -> Result<Bytes, Missing> {
+    if let Some(expr) = template.whole_expr() {
+        return value(expr);
+    }
+    let mut bytes = BytesMut::new();
+    for part in &template.parts {
+        match part {
+            Part::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+            Part::Value(expr) => bytes.extend_from_slice(&value(expr)?),
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+/// JSON: one whole expression keeps its value's type, other text is a string, keys are as the file has them. A number
+/// is what a 64-bit integer or double can hold of it (RFC 8259, section 6).
+///
+/// # Errors
+/// A value that is missing.
+pub(in crate::saga) fn json(template: &JsonTemplate, lookup: &Lookup<'_>) -> Result<Value, Missing> {
+    Ok(match template {
+        JsonTemplate::Value(value) => value.clone(),
+        JsonTemplate::Text(template) => match template.whole_expr() {
+            Some(expr) => lookup.json(expr)?,
+            None => Value::String(lookup.template(template)?),
+        },
+        JsonTemplate::Array(items) => {
+            let filled = items.iter().map(|item| json(item, lookup));
+            Value::Array(filled.collect::<Result<_, _>>()?)
+        }
+        JsonTemplate::Object(pairs) => {
+            let filled = pairs
+                .iter()
+                .map(|(key, item)| Ok((key.clone(), json(item, lookup)?)));
+            Value::Object(filled.collect::<Result<_, Missing>>()?)
+        }
+    })
+}

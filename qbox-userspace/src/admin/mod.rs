@@ -57,10 +57,8 @@ pub struct Settings {
 pub struct Node {
     /// How requests come here.
     pub capture: Capture,
-    /// The pods that are captured now.
+    /// The pods that are known now.
     pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
-    /// What is amiss with the data path; empty: nothing.
-    pub amiss: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The loaded sagas, ready to be shown.
     pub definitions: Vec<serde_json::Value>,
 }

@@ -2,7 +2,7 @@
 
 use super::Node;
 use super::bounded::Bounded;
-use super::view::{SagaView, Status};
+use super::view::{Pod, SagaView, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
 use axum::extract::{Path, Query, Request, State};
@@ -88,8 +88,15 @@ fn problem(status: StatusCode, detail: &str) -> Response {
 }
 
 impl Shared {
+    /// Those that are captured, and those that can't be.
+    fn pods(&self) -> (Vec<Pod>, Vec<Pod>) {
+        (self.node.pods)()
+            .into_iter()
+            .partition(|pod| pod.error.is_none())
+    }
+
     fn amiss(&self) -> Vec<String> {
-        let mut amiss = (self.node.amiss)();
+        let mut amiss = Vec::new();
         let health = self.runner.health();
         if let Some(cause) = health.broken {
             amiss.push(format!("the journal failed: {cause}"));
@@ -119,12 +126,14 @@ async fn ready(State(shared): Asked) -> Response {
 }
 
 async fn status(State(shared): Asked) -> Response {
+    let (captured, uncaptured) = shared.pods();
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         admin: shared.address.to_string(),
         capture: &shared.node.capture,
-        pods: (shared.node.pods)().len(),
+        pods: captured.len(),
+        uncaptured: uncaptured.len(),
         definitions: shared.node.definitions.len(),
         sagas: shared.runner.health(),
         amiss: shared.amiss(),
@@ -133,7 +142,8 @@ async fn status(State(shared): Asked) -> Response {
 }
 
 async fn pods(State(shared): Asked) -> Json<Value> {
-    Json(json!({ "pods": (shared.node.pods)() }))
+    let (captured, uncaptured) = shared.pods();
+    Json(json!({ "pods": captured, "uncaptured": uncaptured }))
 }
 
 #[derive(Deserialize)]

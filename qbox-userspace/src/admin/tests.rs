@@ -12,14 +12,15 @@ fn node() -> Node {
             listen: "127.0.0.1:3001".to_owned(),
         },
         pods: Box::new(|| {
-            vec![Pod {
-                name: "pod-a".to_owned(),
-                cgroup: "/sys/fs/cgroup/qbox/pod-a".to_owned(),
+            let pod = |name: &str, netns, error: Option<&str>| Pod {
+                name: name.to_owned(),
+                cgroup: format!("/sys/fs/cgroup/qbox/{name}"),
                 pid: Some(7),
-                netns: 42,
-            }]
+                netns,
+                error: error.map(str::to_owned),
+            };
+            vec![pod("a", 42, None), pod("b", 43, Some("the port is taken"))]
         }),
-        amiss: Box::new(Vec::new),
         definitions: Vec::new(),
     }
 }
@@ -58,7 +59,12 @@ async fn both_sockets_answer_and_only_to_their_own_name() {
     assert_eq!(ask(tcp(), "/api/v1/status", "rebound.example").0, 403);
     assert_eq!(get(&admin, "/nothing").0, 404);
     let (status, pods) = get(&admin, "/api/v1/pods");
-    assert_eq!((status, &pods["pods"][0]["netns"]), (200, &Value::from(42)));
+    assert_eq!(status, 200);
+    assert_eq!(
+        (pods["pods"].as_array().unwrap().len(), &pods["pods"][0]["netns"]),
+        (1, &42.into())
+    );
+    assert_eq!(pods["uncaptured"][0]["error"], "the port is taken");
     let (_, status) = get(&admin, "/api/v1/status");
     assert_eq!(status["capture"]["listen"], "127.0.0.1:3001");
     assert_eq!(status["pid"], std::process::id());
@@ -93,18 +99,11 @@ async fn the_socket_is_its_owners_and_goes_with_the_api() {
 #[tokio::test]
 async fn readiness_says_what_is_amiss() {
     let runner = runner();
-    let mut node = node();
-    node.amiss = Box::new(|| vec!["the programs are gone".to_owned()]);
-    let (admin, _folder) = start(&runner, node);
-    let (status, body) = get(&admin, "/readyz");
-    assert_eq!(
-        (status, &body["amiss"][0]),
-        (503, &Value::from("the programs are gone"))
-    );
-    let (admin, _folder) = start(&runner, super::tests::node());
+    let (admin, _folder) = start(&runner, node());
     assert_eq!(get(&admin, "/readyz").0, 200);
     runner.drain(std::time::Duration::ZERO).await;
-    assert_eq!(get(&admin, "/readyz").0, 503);
+    let (status, body) = get(&admin, "/readyz");
+    assert_eq!((status, &body["amiss"][0]), (503, &"stopping".into()));
 }
 
 #[tokio::test]

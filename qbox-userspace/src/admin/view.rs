@@ -23,7 +23,7 @@ pub enum Capture {
     },
 }
 
-/// One captured pod.
+/// One pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its cgroup's name.
@@ -34,6 +34,9 @@ pub struct Pod {
     pub pid: Option<u32>,
     /// The inode of its network namespace.
     pub netns: u64,
+    /// Why it isn't captured, if it isn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// `/api/v1/status`.
@@ -49,6 +52,8 @@ pub struct Status<'a> {
     pub capture: &'a Capture,
     /// How many pods are captured.
     pub pods: usize,
+    /// How many can't be; `/api/v1/pods` says why.
+    pub uncaptured: usize,
     /// How many sagas are defined.
     pub definitions: usize,
     /// The runner.

@@ -1,38 +1,88 @@
 //! How requests come in: captured by the kernel, or sent to a plain port. Hands each connection to the proxy.
 
-use crate::admin::{Capture, Pod};
+use crate::admin;
 use crate::config::{CaptureMode, Config};
 use crate::gateway::Gateway;
 use crate::intercept::explicit::{self, ExplicitAccepted};
+use crate::intercept::{self, Accepted, Capture, Destination, PodStatus};
 use crate::proxy::Proxy;
 use crate::saga::Plan;
-use anyhow::{Context, bail};
+use crate::upstream::{MARK, Via};
+use anyhow::Context;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The way in; dropped, no further connection comes.
-#[derive(Debug)]
+/// The way in; dropped, it leaves nothing behind.
 pub(super) enum Entrance {
-    Explicit { listener: explicit::Listener },
+    /// The pods' own connections.
+    Captured {
+        capture: Arc<Capture>,
+        cgroup: PathBuf,
+        port: u16,
+        /// What the triggers' URLs name.
+        ports: BTreeSet<u16>,
+    },
+    /// A plain port.
+    Explicit {
+        /// Gone once it is closed.
+        listener: Option<explicit::Listener>,
+        address: SocketAddr,
+    },
 }
-
-type Ask<T> = Box<dyn Fn() -> Vec<T> + Send + Sync>;
 
 impl Entrance {
     /// Opens it.
     ///
     /// # Errors
     /// What it needs is missing: the address, leave, the kernel's help.
-    pub(super) fn open(
-        config: &Config,
-        _plans: &[Arc<Plan>],
-        proxy: &Proxy<Gateway>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn open(config: &Config, plans: &[Arc<Plan>], proxy: Proxy<Gateway>) -> anyhow::Result<Self> {
         match config.capture.mode {
-            CaptureMode::Ebpf => bail!("this build can't capture yet: run it with --explicit"),
-            CaptureMode::Explicit => Self::explicit(config.explicit.listen, proxy.clone()),
+            CaptureMode::Ebpf => Self::captured(&config.capture, plans, proxy),
+            CaptureMode::Explicit => Self::explicit(config.explicit.listen, proxy),
         }
+    }
+
+    fn captured(
+        config: &crate::config::Capture,
+        plans: &[Arc<Plan>],
+        proxy: Proxy<Gateway>,
+    ) -> anyhow::Result<Self> {
+        let settings = intercept::Settings {
+            cgroup: config.cgroup.clone(),
+            port: config.port,
+            mark: MARK,
+        };
+        let sink = Arc::new(move |accepted: Accepted| {
+            let proxy = proxy.clone();
+            let Accepted {
+                stream,
+                peer,
+                destination,
+                pod,
+            } = accepted;
+            let via = Via::Pod(pod.netns.clone());
+            tokio::spawn(async move { proxy.serve_captured(stream, peer, destination, via).await });
+        });
+        let capture = Capture::start(&settings, sink)?;
+        let ports = ports(plans);
+        // A trigger is matched by its Host, wherever its connection goes: the port is all that is certain of it.
+        let destinations: Vec<Destination> = ports
+            .iter()
+            .map(|port| Destination {
+                port: *port,
+                network: None,
+            })
+            .collect();
+        capture.set_destinations(&destinations)?;
+        Ok(Self::Captured {
+            cgroup: capture.cgroup().to_owned(),
+            capture: Arc::new(capture),
+            port: config.port,
+            ports,
+        })
     }
 
     fn explicit(address: SocketAddr, proxy: Proxy<Gateway>) -> anyhow::Result<Self> {
@@ -43,28 +93,43 @@ impl Entrance {
         });
         let listener = explicit::listen(address, sink)
             .with_context(|| format!("can't listen on {address} (`listen` of [explicit])"))?;
-        Ok(Self::Explicit { listener })
+        Ok(Self::Explicit {
+            address: listener.address(),
+            listener: Some(listener),
+        })
+    }
+
+    /// Lets no further connection in. Those that are in go on.
+    pub(super) fn close(&mut self) {
+        match self {
+            Self::Captured { capture, .. } => capture.detach(),
+            Self::Explicit { listener, .. } => *listener = None,
+        }
     }
 
     /// What the API says of it.
-    pub(super) fn describe(&self) -> Capture {
+    pub(super) fn describe(&self) -> admin::Capture {
         match self {
-            Self::Explicit { listener } => Capture::Explicit {
-                listen: listener.address().to_string(),
+            Self::Captured { cgroup, port, .. } => admin::Capture::Ebpf {
+                cgroup: cgroup.display().to_string(),
+                port: *port,
+            },
+            Self::Explicit { address, .. } => admin::Capture::Explicit {
+                listen: address.to_string(),
             },
         }
     }
 
-    /// The pods that are captured at the time of asking.
-    pub(super) fn pods(&self) -> Ask<Pod> {
+    /// Tells the pods at the time of asking. It doesn't keep the entrance alive.
+    pub(super) fn pods(&self) -> Box<dyn Fn() -> Vec<admin::Pod> + Send + Sync> {
         match self {
-            Self::Explicit { .. } => Box::new(Vec::new),
-        }
-    }
-
-    /// What is amiss with it at the time of asking.
-    pub(super) fn amiss(&self) -> Ask<String> {
-        match self {
+            Self::Captured { capture, .. } => {
+                let capture = Arc::downgrade(capture);
+                Box::new(move || {
+                    let pods = capture.upgrade().map(|capture| capture.pods());
+                    pods.unwrap_or_default().into_iter().map(pod).collect()
+                })
+            }
             Self::Explicit { .. } => Box::new(Vec::new),
         }
     }
@@ -73,11 +138,44 @@ impl Entrance {
 impl fmt::Display for Entrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Explicit { listener } => write!(
-                f,
-                "listens on {} (explicit mode: nothing is captured)",
-                listener.address()
-            ),
+            Self::Captured {
+                capture,
+                cgroup,
+                ports,
+                ..
+            } => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                let pods = capture.pods().iter().filter(|pod| pod.error.is_none()).count();
+                let (cgroup, ports) = (cgroup.display(), ports.join(", "));
+                match ports.is_empty() {
+                    true => write!(
+                        f,
+                        "captures nothing from the pods below {cgroup}: no trigger names a port"
+                    ),
+                    false => write!(
+                        f,
+                        "captures what the pods below {cgroup} ({pods} now) send to port {ports}"
+                    ),
+                }
+            }
+            Self::Explicit { address, .. } => {
+                write!(f, "listens on {address} (explicit mode: nothing is captured)")
+            }
         }
+    }
+}
+
+/// The ports that triggers name. A saga that only observes has to see its triggers too.
+fn ports(plans: &[Arc<Plan>]) -> BTreeSet<u16> {
+    plans.iter().map(|plan| plan.trigger.port).collect()
+}
+
+fn pod(status: PodStatus) -> admin::Pod {
+    admin::Pod {
+        name: status.name,
+        pid: Some(status.process),
+        cgroup: status.cgroup.display().to_string(),
+        netns: status.netns,
+        error: status.error,
     }
 }

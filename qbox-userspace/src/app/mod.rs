@@ -93,7 +93,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     };
     let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), settings));
     let proxy = Proxy::new(gateway, proxy_settings(config), hosts);
-    let entrance = Entrance::open(config, plans, &proxy)?;
+    let mut entrance = Entrance::open(config, plans, proxy.clone())?;
     let settings = admin::Settings {
         listen: config.admin.listen,
         socket: config.admin.socket.clone(),
@@ -101,7 +101,6 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     let node = Node {
         capture: entrance.describe(),
         pods: entrance.pods(),
-        amiss: entrance.amiss(),
         definitions: definitions
             .iter()
             .map(|d| admin::definition(&d.plan, &d.hash.to_string()))
@@ -116,7 +115,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     );
     signals.next().await;
     tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
-    drop(entrance);
+    entrance.close();
     let drain = async {
         let (left, ()) = tokio::join!(runner.drain(config.grace), proxy.drain(config.grace));
         left
@@ -130,7 +129,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
             bail!("stopped by a second signal, with {} sagas in flight", runner.health().in_flight)
         }
     }
-    // Last, so that it tells of the drain.
+    // Behind the drain, of which it tells.
     drop(admin);
     Ok(())
 }

@@ -83,6 +83,13 @@ pub(super) fn status(answer: &Value) -> String {
         count("/sagas/capacity"),
         count("/sagas/stuck")
     );
+    if count("/uncaptured") > 0 {
+        let _ = writeln!(
+            out,
+            "not captured: {} pods; /api/v1/pods says why",
+            count("/uncaptured")
+        );
+    }
     let amiss = list(answer, "amiss");
     if amiss.is_empty() {
         out.push_str("ready\n");

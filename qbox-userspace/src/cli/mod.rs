@@ -84,10 +84,11 @@ struct Asking {
 
 /// Check configuration and saga files without running anything.
 ///
-/// Ends 0 if all are fit to run (there may be warnings), 1 if not.
+/// A folder with a qbox.toml is checked as `qbox run` would load it: that file and the folder of sagas that it names.
+/// Of any other folder every *.toml right in it is checked. Ends 0 if all are fit to run (there may be warnings), 1 if not.
 #[derive(Debug, Args)]
 struct Check {
-    /// Files, and folders with all the *.toml in them [default: config]
+    /// Files and folders [default: config]
     paths: Vec<PathBuf>,
     /// Print one JSON document instead of text.
     #[arg(long)]

@@ -56,7 +56,7 @@ needs_response = true
 name = "flight"
 after = ["hotel"]
 when = [{ value = "${trigger.json.fly}", in = ["yes", "true"] }, { value = "${steps.hotel.response.json.x}", present = false }]
-request = { method = "PUT", url = "https://flight/seats?class=${trigger.query.class:2}" }
+request = { method = "PUT", url = "http://flight/seats?class=${trigger.query.class:2}" }
 
 [[step]]
 name = "trips"

@@ -194,6 +194,11 @@ pub(super) fn template(context: &Context<'_>, text: &Text<'_>, place: Place) -> 
     let cut = cut(sink, text)?;
     let path = text.part(cut.path.clone());
     let query = cut.query.map(|range| text.part(range));
+    if matches!(cut.scheme, Scheme::Https) {
+        let message = "Qbox does not speak https to services yet: this request could never be sent";
+        let help = "write http://, or send it to something near that adds TLS";
+        sink.error(Code::HttpsStep, text.at(0..5), message, "", help);
+    }
     // Each is looked at even if another one is wrong: all mistakes are to be named at once.
     let host = authority(sink, &text.part(cut.authority.clone()));
     let path_fits = characters(sink, &path, "");

@@ -5,6 +5,7 @@
 use super::lane::{Flight, Run, Undo};
 use super::{ReplayError, Saga, SagaState, Turned};
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
+use crate::saga::expr::Source;
 use crate::saga::id::StepId;
 use crate::saga::io::OperatorAction;
 use crate::saga::plan::{Kind, OnRecovery, Step};
@@ -172,7 +173,7 @@ impl Saga {
                 run.class = Some(class);
                 run.transaction.due = None;
                 run.probe.due = None;
-                if run.undo_begun() {
+                if run.undo_begun() || run.undone {
                     run.undo_again();
                 }
             }
@@ -242,27 +243,44 @@ impl Saga {
         if self.turned.is_some() || !anything_sent {
             return;
         }
+        let mut reached = vec![false; self.runs.len()];
         for id in self.order.clone() {
             let (Some(step), Some(run)) = (self.plan.steps.get(id.index()), self.run(id)) else {
                 continue;
             };
-            let reached = |before: &StepId| self.run(*before).is_some_and(|run| run.done() || run.begun());
-            if run.settled() || step.kind == Kind::Pivot || !step.after.iter().all(reached) {
-                continue;
-            }
-            // As it would have been sent, for a compensation that reads it.
-            let request = match run.transaction.sent {
-                0 => self.request(id, Direction::Transaction, 1).ok(),
-                _ => None,
+            let is_reached = |before: &StepId| reached.get(before.index()).copied().unwrap_or(false);
+            let its_turn = step.after.iter().all(is_reached);
+            let pivot = step.kind == Kind::Pivot;
+            let skipped = self.knows_when(step) && !self.holds(step);
+            let maybe_sent = its_turn && !pivot && !skipped && !run.settled();
+            let request = if maybe_sent && run.transaction.sent == 0 {
+                // As it would have been sent, for a compensation that reads it.
+                self.request(id, Direction::Transaction, 1).ok()
+            } else {
+                None
             };
+            if let Some(reached) = reached.get_mut(id.index()) {
+                *reached = run.done() || run.begun() || maybe_sent || (its_turn && skipped);
+            }
             if let (Some(request), Some(exchange)) = (request, self.exchanges.get_mut(id.index())) {
                 exchange.request = Some(Arc::new(request));
             }
-            self.change(id, |run| {
-                run.maybe_sent = true;
-                run.class = run.class.max(Some(Class::Unknown));
-            });
+            if maybe_sent {
+                self.change(id, |run| {
+                    run.maybe_sent = true;
+                    run.class = run.class.max(Some(Class::Unknown));
+                });
+            }
         }
+    }
+
+    /// Whether the step's `when` reads only what is known: it says now what it said then.
+    fn knows_when(&self, step: &Step) -> bool {
+        let mut read = step.when.iter().flat_map(|condition| condition.value.exprs());
+        read.all(|expr| match expr.source {
+            Source::Request(step, _) | Source::Response(step, _) => self.is_done(step),
+            _ => true,
+        })
     }
 
     fn obey(&mut self, action: &OperatorAction, why: &str) {

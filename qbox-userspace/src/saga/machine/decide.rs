@@ -336,21 +336,27 @@ impl Saga {
         self.each().find_map(|(id, step, run)| {
             // Not begun; or begun anew by an operator.
             let pending = run.transaction.last.is_none() && run.transaction.is_idle() && !run.settled();
-            let done = |before: &StepId| self.run(*before).is_none_or(Run::done);
-            if !pending || !step.after.iter().all(done) {
-                return None;
-            }
-            let values = self.values();
-            if step
-                .when
-                .iter()
-                .all(|condition| fill::condition(condition, &values))
-            {
+            if !pending || !step.after.iter().all(|before| self.is_done(*before)) {
+                None
+            } else if self.holds(step) {
                 Some(sending(id, Direction::Transaction, &run.transaction, at))
             } else {
                 Some(Event::Skipped { step: id, at })
             }
         })
+    }
+
+    /// What comes after this step may run.
+    pub(super) fn is_done(&self, step: StepId) -> bool {
+        self.run(step).is_none_or(Run::done)
+    }
+
+    /// Whether the step's `when` holds, as far as is known.
+    pub(super) fn holds(&self, step: &Step) -> bool {
+        let values = self.values();
+        step.when
+            .iter()
+            .all(|condition| fill::condition(condition, &values))
     }
 
     /// The saga has turned and everything that was begun is settled.

@@ -1,6 +1,8 @@
 //! Tests of the machine: single cases, then any plan in any world.
 
+mod any;
 mod cases;
+mod ledger;
 mod operator;
 mod recovery;
 mod undo;

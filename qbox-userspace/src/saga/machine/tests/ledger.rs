@@ -1,0 +1,92 @@
+//! What really happened at the services, whatever the saga heard of it; and the promise, checked against that.
+
+use super::world::World;
+use crate::saga::{Call, CompensateWhen, Direction, Kind, SagaState, StepId, StepState, UndoState};
+
+/// One entry per step.
+#[derive(Debug)]
+pub(super) struct Ledger(Vec<Entry>);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// The transaction has happened at least once.
+    happened: bool,
+    /// What it did that each compensation undoes.
+    parts: Vec<bool>,
+}
+
+impl Ledger {
+    pub(super) fn new(world: &World) -> Self {
+        let entry = |step: &crate::saga::Step| Entry {
+            happened: false,
+            parts: vec![false; step.compensations.len()],
+        };
+        Self(world.plan.steps.iter().map(entry).collect())
+    }
+
+    /// The request takes effect. False: there was nothing to undo.
+    pub(super) fn effect(&mut self, call: &Call) -> bool {
+        let entry = &mut self.0[call.step.index()];
+        match call.direction {
+            Direction::Transaction => {
+                entry.happened = true;
+                entry.parts.fill(true);
+                true
+            }
+            Direction::Compensation(n) => std::mem::replace(&mut entry.parts[usize::from(n)], false),
+            Direction::Probe => true,
+        }
+    }
+
+    pub(super) fn happened(&self, step: StepId) -> bool {
+        self.0[step.index()].happened
+    }
+
+    /// An operator undid it.
+    pub(super) fn undo_by_hand(&mut self, step: StepId) {
+        self.0[step.index()].parts.fill(false);
+    }
+
+    /// All or nothing, as far as the saga says so.
+    pub(super) fn check(&self, world: &World) {
+        let state = world.saga.state();
+        for (entry, (step, view)) in self.0.iter().zip(world.plan.steps.iter().zip(world.saga.steps())) {
+            let there = entry.parts.iter().any(|part| *part);
+            let why = format!("{state:?}, {view:?}, {entry:?}\n{:#?}", world.journal);
+            match state {
+                SagaState::Committed => {
+                    assert!(
+                        matches!(view.state, StepState::Applied | StepState::Skipped),
+                        "{why}"
+                    );
+                    let applied = view.state == StepState::Applied;
+                    assert_eq!(applied, entry.happened, "{why}");
+                    assert!(!applied || entry.parts.iter().all(|part| *part), "{why}");
+                }
+                SagaState::Compensated => {
+                    assert!(!there, "left behind: {why}");
+                    assert!(view.undo != UndoState::Stuck, "{why}");
+                    // What can't be undone has not happened.
+                    assert!(step.kind == Kind::Compensatable || !entry.happened, "{why}");
+                    let skipped = view.state == StepState::Skipped;
+                    let may_have = matches!(view.state, StepState::Applied | StepState::Unknown);
+                    let has = !step.compensations.is_empty() && step.kind == Kind::Compensatable;
+                    let undone = view.undo == UndoState::Undone;
+                    assert!(undone || !(may_have && has), "not undone: {why}");
+                    let always = step.compensate_when == CompensateWhen::Always;
+                    assert!(
+                        (may_have || always) && !skipped || !undone,
+                        "undone for nothing: {why}"
+                    );
+                }
+                SagaState::Stuck => {
+                    assert!(
+                        !there || view.undo == UndoState::Stuck,
+                        "left behind unseen: {why}"
+                    );
+                }
+                SagaState::Running | SagaState::Compensating => panic!("not over: {why}"),
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod any;
 mod cases;
 mod ledger;
+mod messages;
 mod operator;
 mod recovery;
 mod undo;

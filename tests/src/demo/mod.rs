@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use stage::Stage;
 use std::collections::HashSet;
+use std::io::{self, Write};
 use std::time::Duration;
 use stop::Stop;
 
@@ -34,34 +35,47 @@ const LOOK: Duration = Duration::from_millis(300);
 /// Something can't be started, or a ledger isn't as it has to be.
 pub fn run(options: Options) -> Result<()> {
     let stop = Stop::on_signals()?;
-    println!("Starting Qbox and four services: trips, hotel, flight, car");
+    // Not `println!`: an output that has gone, as in `| head`, must end the demo in good order.
+    let mut out = io::stdout();
+    writeln!(out, "Starting Qbox and four services: trips, hotel, flight, car")?;
     let mut stage = Stage::set(options.explicit)?;
-    let ended = show(&stage, &stop, options.once);
+    let ended = show(&mut out, &stage, &stop, options.once);
     let stopped = stage.stop();
-    ended?;
-    stopped
+    match ended {
+        Err(error) if is_broken_pipe(&error) => stopped,
+        ended => ended.and(stopped),
+    }
 }
 
-fn show(stage: &Stage, stop: &Stop, once: bool) -> Result<()> {
-    println!("{}\n", stage.describe());
+/// Nobody reads the output any more.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn show(out: &mut impl Write, stage: &Stage, stop: &Stop, once: bool) -> Result<()> {
+    writeln!(out, "{}\n", stage.describe())?;
     let mut shown = HashSet::new();
-    shown.insert(book(stage, &ALL_AGREE)?);
+    shown.insert(book(out, stage, &ALL_AGREE)?);
     if stop.asked() {
         return Ok(());
     }
-    shown.insert(book(stage, &NO_CAR)?);
+    shown.insert(book(out, stage, &NO_CAR)?);
     if once {
-        println!("Both ledgers are right: all three have booked trip 7, none has booked trip 8.");
+        writeln!(
+            out,
+            "Both ledgers are right: all three have booked trip 7, none has booked trip 8."
+        )?;
         return Ok(());
     }
-    println!("Qbox stays up. Try it from another terminal:\n");
-    println!("  {}", stage.command_line("9", "small"));
-    println!("  {}    # refused", stage.command_line("10", REFUSED_CAR));
-    println!("\nCtrl-C ends it and leaves nothing behind.\n");
+    writeln!(out, "Qbox stays up. Try it from another terminal:\n")?;
+    writeln!(out, "  {}", stage.command_line("9", "small"))?;
+    writeln!(out, "  {}    # refused", stage.command_line("10", REFUSED_CAR))?;
+    writeln!(out, "\nCtrl-C ends it and leaves nothing behind.\n")?;
     while !stop.within(LOOK) {
-        follow(stage, &mut shown)?;
+        follow(out, stage, &mut shown)?;
     }
-    println!("\nStopping.");
+    writeln!(out, "\nStopping.")?;
     Ok(())
 }
 
@@ -94,18 +108,22 @@ const NO_CAR: Booking = Booking {
 };
 
 /// Sends one booking and shows what came of it. Gives back the saga's id.
-fn book(stage: &Stage, booking: &Booking) -> Result<String> {
-    println!("== {}\n", booking.title);
-    println!("   {}", stage.curl_line(booking.pod, booking.trip, booking.car));
-    println!("   {}", timeline::ledgers("before", &stage.ledgers()));
+fn book(out: &mut impl Write, stage: &Stage, booking: &Booking) -> Result<String> {
+    writeln!(out, "== {}\n", booking.title)?;
+    writeln!(
+        out,
+        "   {}",
+        stage.curl_line(booking.pod, booking.trip, booking.car)
+    )?;
+    writeln!(out, "   {}", timeline::ledgers("before", &stage.ledgers()))?;
     let (status, body) = stage.curl(booking.pod, booking.trip, booking.car)?;
     let reply: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
     let id = reply.get("saga").and_then(Value::as_str).map(str::to_owned);
     if let Some(id) = &id {
-        print!("{}", timeline::saga(&stage.admin().saga(id)?));
+        write!(out, "{}", timeline::saga(&stage.admin().saga(id)?))?;
     }
-    println!("   {:>10}   reply {status}: {body}", "");
-    println!("   {}\n", timeline::ledgers("after", &stage.ledgers()));
+    writeln!(out, "   {:>10}   reply {status}: {body}", "")?;
+    writeln!(out, "   {}\n", timeline::ledgers("after", &stage.ledgers()))?;
     let booked = stage.booked(booking.trip);
     let expected: &[&str] = if booking.booked {
         &["hotel", "flight", "car"]
@@ -125,7 +143,7 @@ fn book(stage: &Stage, booking: &Booking) -> Result<String> {
 }
 
 /// Shows the sagas that have ended since the last look.
-fn follow(stage: &Stage, shown: &mut HashSet<String>) -> Result<()> {
+fn follow(out: &mut impl Write, stage: &Stage, shown: &mut HashSet<String>) -> Result<()> {
     for summary in stage.admin().sagas()? {
         let ended = summary.get("ended").is_some_and(|at| !at.is_null());
         let Some(id) = summary.get("id").and_then(Value::as_str) else {
@@ -134,8 +152,8 @@ fn follow(stage: &Stage, shown: &mut HashSet<String>) -> Result<()> {
         if !ended || !shown.insert(id.to_owned()) {
             continue;
         }
-        print!("{}", timeline::saga(&stage.admin().saga(id)?));
-        println!("   {}\n", timeline::ledgers("now", &stage.ledgers()));
+        write!(out, "{}", timeline::saga(&stage.admin().saga(id)?))?;
+        writeln!(out, "   {}\n", timeline::ledgers("now", &stage.ledgers()))?;
     }
     Ok(())
 }

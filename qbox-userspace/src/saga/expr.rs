@@ -1,4 +1,4 @@
-//! Expressions: `${SOURCE.PART[.KEY][:DEFAULT]}`. Parsed once, when a saga file is loaded; filled in by `value`.
+//! Expressions: `${SOURCE.PART[.KEY][:DEFAULT]}`. Parsed once, when a saga file is loaded; filled in by `fill`.
 //!
 //! A [`Template`] that parsed names only steps that exist and parts that its place can have. Whether a value will be
 //! there (a step that runs later has no response yet) is for the plan's check. Errors: [`ExprError`], with the place.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::saga::fixture::{Fixture, get, template};
 use crate::saga::plan::Test;
+use proptest::prelude::*;
 use serde_json::json;
 
 fn text(fixture: &Fixture, text: &str) -> Result<String, Missing> {
@@ -303,4 +304,35 @@ fn a_key_that_is_empty_is_none() {
         key("trip-${trigger.headers.x-tenant}").as_deref(),
         Some("trip-acme")
     );
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((any::<String>(), inner), 0..4)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// To the last digit of a number, and with its keys in their order.
+    #[test]
+    fn json_comes_through_as_it_was(value in any_json()) {
+        let fixture = Fixture::new(json!({ "value": value }).to_string(), b"{}");
+        let whole = with_body(BodyTemplate::Json(json_text("${trigger.json.value}")));
+        let filled = request(&whole, &fixture.values()).unwrap();
+        prop_assert_eq!(std::str::from_utf8(&filled.body).unwrap(), value.to_string());
+        let text = text(&fixture, "${trigger.json.value}").unwrap();
+        prop_assert_eq!(text, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
 }

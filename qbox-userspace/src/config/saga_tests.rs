@@ -243,3 +243,23 @@ fn what_is_legal_but_probably_not_meant_is_a_warning() {
         assert!(warnings[0].render(false).contains("help: "));
     }
 }
+
+#[test]
+fn the_sagas_in_the_documentation_are_fit_to_run() {
+    let pages = [
+        include_str!("../../../README.md"),
+        include_str!("../../../docs/saga-reference.md"),
+    ];
+    for page in pages {
+        let fenced = page.split("```toml\n").skip(1);
+        let sagas: Vec<&str> = fenced
+            .filter_map(|rest| rest.split("```").next())
+            .filter(|text| text.contains("[trigger]"))
+            .collect();
+        assert!(!sagas.is_empty());
+        for text in sagas {
+            let (_, warnings) = good(text);
+            assert_eq!(warnings, [], "{text}");
+        }
+    }
+}

@@ -110,7 +110,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     tracing::info!(
         sagas = plans.len(),
         admin = %admin.address(),
-        socket = %admin.socket().display(),
+        socket = admin.socket().map(|path| tracing::field::display(path.display())),
         "ready: {entrance}"
     );
     signals.next().await;
@@ -172,6 +172,7 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
         detect_timeout: config.proxy.detect_timeout,
         head_timeout: config.proxy.head_timeout,
         connect_timeout: config.proxy.connect_timeout,
+        private: Some(config.admin.listen),
         ..proxy::Settings::default()
     }
 }

@@ -53,6 +53,9 @@ pub struct Settings {
     pub head_timeout: Duration,
     /// How long the upstream may take to accept a connection.
     pub connect_timeout: Duration,
+    /// An address of this machine that explicit requests are not sent to (403): the admin API trusts whoever reaches it,
+    /// and would take this machine's own connection for its owner's.
+    pub private: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             detect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            private: None,
         }
     }
 }
@@ -121,7 +125,8 @@ impl<H: Handler> Proxy<H> {
     }
 
     /// Serves a connection to the explicit port to its end: each request says itself where it goes, by its target or its
-    /// Host, and goes there from this node. CONNECT is answered 501, a request for this very port 508.
+    /// Host, and goes there from this node. CONNECT is answered 501, a request for this very port 508, one for
+    /// [`Settings::private`] 403.
     pub async fn serve_explicit(&self, stream: TcpStream, peer: SocketAddr) {
         sock::keep_alive(&stream);
         self.serve(

@@ -18,10 +18,25 @@ use std::task::Poll;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A named place is the listener itself.
+/// A named place that no request is sent to.
 #[derive(Debug, thiserror::Error)]
-#[error("this is where the request came in")]
-struct Loop;
+enum Closed {
+    /// The listener itself.
+    #[error("this is where the request came in")]
+    Loop,
+    /// [`Settings::private`](super::Settings::private).
+    #[error("requests from elsewhere are not let in there")]
+    Private,
+}
+
+impl Closed {
+    fn status(&self) -> u16 {
+        match self {
+            Self::Loop => 508, // RFC 5842, 7.2.
+            Self::Private => 403,
+        }
+    }
+}
 
 /// How this direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,12 +156,15 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         };
         let stream = match timeout(limit, connecting).await {
             Ok(Ok(stream)) => stream,
-            // RFC 5842, 7.2.
-            Ok(Err(error)) if error.get_ref().is_some_and(|cause| cause.is::<Loop>()) => {
-                return Err(failure(508, &error));
+            Ok(Err(error)) => {
+                let closed = error.get_ref().and_then(|cause| cause.downcast_ref::<Closed>());
+                let status = match closed {
+                    Some(closed) => closed.status(),
+                    None if error.kind() == io::ErrorKind::TimedOut => 504,
+                    None => 502,
+                };
+                return Err(failure(status, &error));
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(failure(504, &error)),
-            Ok(Err(error)) => return Err(failure(502, &error)),
             Err(_) => return Err(failure(504, &format_args!("no answer within {limit:?}"))),
         };
         // The client's own probes end here.
@@ -159,7 +177,12 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
             if loops(local, address) {
-                last = io::Error::other(Loop);
+                last = io::Error::other(Closed::Loop);
+                continue;
+            }
+            let private = self.link.inner.settings.private;
+            if private.is_some_and(|private| loops(private, address)) {
+                last = io::Error::other(Closed::Private);
                 continue;
             }
             match dial(&self.link.from.via, address).await {

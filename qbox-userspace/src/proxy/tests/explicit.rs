@@ -147,3 +147,26 @@ async fn what_follows_an_upgrade_without_an_answer_goes_nowhere() {
     client.finish().await;
     server.expect_end().await;
 }
+
+#[tokio::test]
+async fn what_is_this_machines_own_is_not_reached_through_it() {
+    let private = nowhere().await;
+    let rig = Rig::with(Settings {
+        private: Some(private),
+        ..Settings::default()
+    })
+    .await;
+    let port = private.port();
+    for request in [
+        format!("GET /api HTTP/1.1\r\nHost: {private}\r\n\r\n"),
+        format!("GET /api HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"),
+        format!(
+            "GET http://[::ffff:127.0.0.1]:{port}/api HTTP/1.1\r\nHost: [::ffff:127.0.0.1]:{port}\r\n\r\n"
+        ),
+    ] {
+        let mut client = rig.explicit().await;
+        client.send(&request).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{request}: {answer}");
+    }
+}

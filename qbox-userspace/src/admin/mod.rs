@@ -75,7 +75,7 @@ impl std::fmt::Debug for Node {
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
-    socket: socket::Bound,
+    socket: Option<socket::Bound>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -84,7 +84,8 @@ impl Admin {
     /// Listens and serves.
     ///
     /// # Errors
-    /// [`AdminError`]: an address is taken, or there is no leave to make the socket.
+    /// [`AdminError`]: an address or the socket's path is taken. A socket that this process has no leave to make is done
+    /// without, and that is logged.
     pub fn start(settings: &Settings, runner: Runner, node: Node) -> Result<Self, AdminError> {
         let listen = |source| AdminError::Listen {
             address: settings.listen,
@@ -93,10 +94,24 @@ impl Admin {
         let tcp = TcpListener::bind(settings.listen).map_err(listen)?;
         tcp.set_nonblocking(true).map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
-        let (unix, socket) = socket::bind(&settings.socket).map_err(|source| AdminError::Socket {
-            path: settings.socket.clone(),
-            source,
-        })?;
+        let (unix, socket) = match socket::bind(&settings.socket) {
+            Ok((unix, socket)) => (Some(unix), Some(socket)),
+            // Without root the default place is out of reach, which is no reason not to run.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(
+                    socket = %settings.socket.display(),
+                    %error,
+                    "no admin socket for `qbox status` and the like: set `socket` of [admin] to a place of your own"
+                );
+                (None, None)
+            }
+            Err(source) => {
+                return Err(AdminError::Socket {
+                    path: settings.socket.clone(),
+                    source,
+                });
+            }
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -129,10 +144,10 @@ impl Admin {
         self.address
     }
 
-    /// The Unix socket's path.
+    /// The Unix socket's path; `None` where this process may not make it.
     #[must_use]
-    pub fn socket(&self) -> &std::path::Path {
-        self.socket.path()
+    pub fn socket(&self) -> Option<&std::path::Path> {
+        self.socket.as_ref().map(socket::Bound::path)
     }
 }
 

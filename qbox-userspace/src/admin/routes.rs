@@ -32,7 +32,7 @@ const MAX_LIST: usize = 1000;
 pub(super) async fn serve(
     shared: Arc<Shared>,
     tcp: std::net::TcpListener,
-    unix: std::os::unix::net::UnixListener,
+    unix: Option<std::os::unix::net::UnixListener>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let routes = Router::new()
@@ -47,11 +47,16 @@ pub(super) async fn serve(
         .with_state(Arc::clone(&shared));
     let address = shared.address;
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
-    let unix = tokio::net::UnixListener::from_std(unix)?;
+    let unix = unix.map(tokio::net::UnixListener::from_std).transpose()?;
     let guarded = routes.clone().layer(from_fn_with_state(address, only_by_address));
     tokio::select! {
         result = async { axum::serve(Bounded::new(tcp), guarded).await } => result,
-        result = async { axum::serve(Bounded::new(unix), routes).await } => result,
+        result = async {
+            match unix {
+                Some(unix) => axum::serve(Bounded::new(unix), routes).await,
+                None => std::future::pending().await,
+            }
+        } => result,
         _ = stopped => Ok(()),
     }
 }

@@ -45,7 +45,7 @@ fn ask(mut stream: impl Read + Write, path: &str, host: &str) -> (u16, String) {
 }
 
 fn get(admin: &Admin, path: &str) -> (u16, Value) {
-    let stream = std::os::unix::net::UnixStream::connect(admin.socket()).unwrap();
+    let stream = std::os::unix::net::UnixStream::connect(admin.socket().unwrap()).unwrap();
     let (status, body) = ask(stream, path, "localhost");
     (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
 }
@@ -73,7 +73,7 @@ async fn both_sockets_answer_and_only_to_their_own_name() {
 #[tokio::test]
 async fn the_socket_is_its_owners_and_goes_with_the_api() {
     let (admin, folder) = start(&runner(), node());
-    let path = admin.socket().to_owned();
+    let path = admin.socket().unwrap().to_owned();
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let again = Settings {

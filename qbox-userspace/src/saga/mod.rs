@@ -12,8 +12,8 @@
 //!                 events <─ Saga::decide <─ Input (an outcome, a timer) <────┘   (the runner carries the commands out)
 //! ```
 //!
-//! An [`Event`] is the journal's record. State changes in [`Saga::apply`] alone, so that a restart, which folds the
-//! journal's events, and normal running are one path.
+//! An [`Event`] is the journal's record. State changes where an event is applied and nowhere else, so that a restart, which
+//! folds the journal's events, and normal running are one path.
 
 mod event;
 mod expr;

@@ -22,6 +22,9 @@
 //! - Terminal states never change. An outcome that comes later is not looked at.
 //! - After a restart any step that the records call unsettled may have been sent in a tail that was lost: it counts as
 //!   unknown. Pivots are the exception, since their intents are made durable before each attempt.
+//! - The first intents of a saga, each attempt of its pivot and the first attempt of each compensation wait for the journal.
+//! - The answer of a probe that found the effect stands for the step's own, which never came.
+//! - A step whose transaction succeeds after its compensation was begun is compensated from the start, under another key.
 //! - A call that a restart cut off is sent again without counting as an attempt, where the saga goes on that way at all.
 //!
 //! Must not know clocks, sockets, files. Errors: [`ReplayError`] for a history that is none; nothing else fails.

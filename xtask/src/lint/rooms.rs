@@ -27,18 +27,34 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// Paths that the saga room may not name: a clock, I/O, threads, an async runtime, randomness. A path is refused when
-/// it begins with one of these.
-const IMPURE: [&str; 20] = [
-    "tokio",
+/// it begins with one of these. A test sees to it that every crate that
+/// qbox-userspace depends on is here, but for those that are data, text and numbers.
+const IMPURE: &[&str] = &[
+    "annotate_snippets",
+    "anyhow",
+    "aya",
+    "aya_log",
+    "axum",
+    "clap",
+    "futures",
+    "getrandom",
+    "http",
+    "http_body_util",
     "hyper",
     "hyper_util",
-    "axum",
-    "rustix",
-    "socket2",
-    "aya",
+    "libc",
+    "memchr",
+    "mio",
+    "qbox_common",
     "rand",
-    "getrandom",
-    "futures",
+    "rustix",
+    "sha2",
+    "socket2",
+    "tempfile",
+    "tokio",
+    "toml",
+    "tracing",
+    "tracing_subscriber",
     "std::time::Instant",
     "std::time::SystemTime",
     "std::time::UNIX_EPOCH",
@@ -173,6 +189,21 @@ fn impure(tokens: &[Token], named: &[Named]) -> Vec<Finding> {
     }
     for (at, token) in tokens.iter().enumerate() {
         let word = token.text.as_str();
+        // `use tokio;`, `use std as s;`, `extern crate tokio;` let a whole crate in, under any name.
+        let next = tokens.get(at + 1).map(|token| token.text.as_str());
+        let whole = matches!(next, Some(";" | "as" | "," | "}"));
+        let brought = tokens
+            .get(..at)
+            .and_then(<[Token]>::last)
+            .is_some_and(|token| matches!(token.text.as_str(), "use" | "crate" | "::" | "{" | ","));
+        let renamed_std = matches!(word, "std" | "core") && next == Some("as");
+        if whole && brought && (IMPURE.contains(&word) && in_use(tokens, at) || renamed_std) {
+            let what = format!("the saga room is pure: `{word}` is not for it");
+            findings.push(Finding {
+                line: token.line,
+                what,
+            });
+        }
         let before = at
             .checked_sub(1)
             .and_then(|at| tokens.get(at))
@@ -191,11 +222,31 @@ fn impure(tokens: &[Token], named: &[Named]) -> Vec<Finding> {
     findings
 }
 
+/// Whether the statement that the token stands in is a `use` or an `extern crate`.
+fn in_use(tokens: &[Token], at: usize) -> bool {
+    let before = tokens.get(..at).unwrap_or_default();
+    let mut statement = before.iter().rev().take_while(|token| token.text != ";");
+    statement.any(|token| matches!(token.text.as_str(), "use" | "extern"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::source::tokens;
-    use super::check;
+    use super::{IMPURE, check};
     use std::path::Path;
+
+    /// The crates that the saga room may name: data, text and numbers.
+    const PURE_CRATES: [&str; 9] = [
+        "bytes",
+        "httparse",
+        "percent_encoding",
+        "proptest",
+        "serde",
+        "serde_json",
+        "strsim",
+        "thiserror",
+        "uuid",
+    ];
 
     fn findings(path: &str, text: &str) -> Vec<usize> {
         check(Path::new(path), &tokens(text))
@@ -208,6 +259,15 @@ mod tests {
     fn the_saga_room_is_kept_pure() {
         for text in [
             "use tokio::time::sleep;",
+            "use tokio;",
+            "use tokio as t;",
+            "use ::tokio::spawn;",
+            "extern crate tokio;",
+            "use std as s;",
+            "use std::time as t;",
+            "use std::{time as t};",
+            "use tracing::info;",
+            "#[tokio::test] fn f() {}",
             "fn f() { tokio::spawn(x); }",
             "use hyper::Request;",
             "use std::time::{Duration, Instant};",
@@ -238,9 +298,29 @@ mod tests {
             "// tokio::spawn, async, .await",
             "let tokio = \"std::fs\";",
             "use super::operand::rand_like;",
+            "fn f(rand: u8, http: u8) -> u8 { g(rand, http) }",
+            "use super::{bytes, http_like};",
             "use serde::{Deserialize, Serialize};",
         ] {
             assert_eq!(findings("saga/machine.rs", text), [0; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn every_dependency_is_known_to_be_pure_or_not() {
+        let manifest = include_str!("../../../qbox-userspace/Cargo.toml");
+        let mut sections = manifest.split("\n[");
+        let listed = sections.by_ref().filter(|section| {
+            section.starts_with("dependencies]") || section.starts_with("dev-dependencies]")
+        });
+        let names: Vec<String> = listed
+            .flat_map(|section| section.lines().skip(1))
+            .filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_")))
+            .collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            let name = name.as_str();
+            assert!(IMPURE.contains(&name) != PURE_CRATES.contains(&name), "{name}");
         }
     }
 

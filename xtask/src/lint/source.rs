@@ -68,12 +68,20 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
+/// Keywords that a path can follow.
+const KEYWORDS: [&str; 16] = [
+    "as", "dyn", "else", "extern", "for", "if", "impl", "in", "let", "match", "move", "mut", "ref", "return",
+    "use", "where",
+];
+
 /// Every path with at least one `::`.
 pub(super) fn paths(tokens: &[Token]) -> Vec<Named> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
-        let starts = tokens[at].text.bytes().all(is_word) && followed_by_colons(tokens, at);
+        let text = tokens[at].text.as_str();
+        // `use ::tokio::spawn`: the path begins behind the keyword.
+        let starts = text.bytes().all(is_word) && !KEYWORDS.contains(&text) && followed_by_colons(tokens, at);
         at = if starts {
             path(tokens, at, &[], &mut found)
         } else {

@@ -121,17 +121,31 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         left
     };
     tokio::select! {
-        left = drain => match left {
-            0 => tracing::info!("stopped"),
-            left => tracing::error!(left, "stopped with sagas in flight: what they have done so far is not undone"),
-        },
+        left = drain => {
+            if left > 0 {
+                name_left(&runner);
+            }
+            tracing::info!(left, "stopped");
+        }
         () = signals.next() => {
+            name_left(&runner);
             bail!("stopped by a second signal, with {} sagas in flight", runner.health().in_flight)
         }
     }
     // Behind the drain, of which it tells.
     drop(admin);
     Ok(())
+}
+
+/// Names the sagas that are cut off: nobody else knows of them once this process is gone.
+fn name_left(runner: &Runner) {
+    let left = runner
+        .sagas(usize::MAX)
+        .into_iter()
+        .filter(|saga| saga.ended.is_none());
+    for runner::Summary { id, name, state, .. } in left {
+        tracing::error!(saga = %id, name, ?state, "saga cut off: what it has done so far is not undone");
+    }
 }
 
 /// The hosts file, if there is one.

@@ -117,10 +117,8 @@ impl fmt::Display for Line<'_> {
                 self.name(*step),
                 class(Direction::Transaction, *found)
             ),
-            Event::Failed { step, cause, .. } => match step {
-                Some(step) => write!(f, "saga failed at {}: {cause}", self.name(*step)),
-                None => write!(f, "saga failed: {cause}"),
-            },
+            // The cause names the step.
+            Event::Failed { cause, .. } => write!(f, "saga failed: {cause}"),
             Event::Compensating { .. } => write!(f, "saga compensates"),
             Event::Undone { step, .. } => write!(f, "{}: undone", self.name(*step)),
             Event::Stuck { step, cause, .. } => {

@@ -1,0 +1,108 @@
+//! What waits for the journal, and what a journal that fails does.
+
+use super::*;
+use crate::journal::{Pending, Position};
+
+/// A journal that holds durability back until its gate opens, and can be broken.
+struct Gated {
+    inner: Memory,
+    asked: watch::Sender<usize>,
+    gate: watch::Receiver<bool>,
+    breaks_at: u64,
+}
+
+impl Gated {
+    fn new(gate: watch::Receiver<bool>, breaks_at: u64) -> Self {
+        Self {
+            inner: Memory::new(Default::default()),
+            asked: watch::Sender::new(0),
+            gate,
+            breaks_at,
+        }
+    }
+}
+
+impl Journal for Gated {
+    fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError> {
+        if first + events.len() as u64 > self.breaks_at {
+            return Err(JournalError::Store("no space left on device".to_owned()));
+        }
+        self.inner.append(saga, first, events)
+    }
+    fn durable(&self, _: Position) -> Pending<'_, Result<(), JournalError>> {
+        self.asked.send_modify(|n| *n += 1);
+        let mut gate = self.gate.clone();
+        Box::pin(async move {
+            drop(gate.wait_for(|open| *open).await);
+            Ok(())
+        })
+    }
+    fn store_plan(&self, hash: PlanHash, plan: &Arc<Plan>) -> Result<(), JournalError> {
+        self.inner.store_plan(hash, plan)
+    }
+    fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError> {
+        self.inner.plan(hash)
+    }
+    fn finish(&self, saga: SagaId) {
+        self.inner.finish(saga);
+    }
+    fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
+        self.inner.history(saga)
+    }
+    fn open(&self) -> Box<dyn Iterator<Item = Result<journal::History, JournalError>> + Send + '_> {
+        self.inner.open()
+    }
+}
+
+#[tokio::test]
+async fn nothing_leaves_before_it_is_durable() {
+    let hotel = Service::willing().await;
+    let plan = saga("", &[step("hotel", &hotel.url("/7"), "")]);
+    let (open, gate) = watch::channel(false);
+    let journal = Gated::new(gate, u64::MAX);
+    let mut asked = journal.asked.subscribe();
+    let runner = runner_with(journal, Settings::default());
+    let handle = start(&runner, &plan, trigger("7", None, "")).unwrap();
+    tokio::time::timeout(PATIENCE, asked.wait_for(|n| *n == 1))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(hotel.methods(), Vec::<String>::new());
+    assert_eq!(runner.saga(handle.id).unwrap().unwrap().summary.replied, None);
+    open.send(true).unwrap();
+    assert_eq!(reply(handle).await.unwrap().status, 200);
+    assert_eq!(
+        *asked.borrow(),
+        2,
+        "once before the first transaction, once before the reply"
+    );
+}
+
+#[tokio::test]
+async fn a_journal_that_fails_halts_the_saga() {
+    let hotel = Service::willing().await;
+    let plan = saga("", &[step("hotel", &hotel.url("/7"), "")]);
+    let (_open, gate) = watch::channel(true);
+    // The beginning is taken, the outcome is not.
+    let runner = runner_with(Gated::new(gate.clone(), 2), Settings::default());
+    let handle = start(&runner, &plan, trigger("7", None, "")).unwrap();
+    let id = handle.id;
+    let refused = reply(handle).await.unwrap_err();
+    assert!(
+        matches!(&refused, Refused::Halted(cause) if cause.contains("no space left")),
+        "{refused}"
+    );
+    assert_eq!(runner.saga(id).unwrap().unwrap().summary.state, State::Halted);
+    assert!(runner.health().broken.is_some());
+    // Not even the beginning is taken.
+    let runner = runner_with(Gated::new(gate, 0), Settings::default());
+    let handle = start(&runner, &plan, trigger("7", None, "")).unwrap();
+    let id = handle.id;
+    assert!(matches!(reply(handle).await.unwrap_err(), Refused::NotBegun(_)));
+    assert!(runner.saga(id).unwrap().is_none());
+    assert_eq!(
+        hotel.methods().len(),
+        1,
+        "nothing is sent of a saga that did not begin"
+    );
+}

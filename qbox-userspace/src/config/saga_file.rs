@@ -173,7 +173,7 @@ fn plan(
 
 /// The tables of `[[step]]`.
 fn step_tables<'a>(sink: &'a Sink, root: &Table<'a>) -> Vec<Table<'a>> {
-    let Some(node) = root.need("step", "[[step]]") else {
+    let Some(node) = root.need("step", "[[step]]` and below it its `name` and `request") else {
         return Vec::new();
     };
     if matches!(node.value, toml::de::DeValue::Table(_)) {

@@ -208,11 +208,23 @@ pub(super) fn read(path: &Path) -> Result<Arc<SourceFile>, Box<Diagnostic>> {
 /// Parses the text, all its syntax errors at once.
 pub(super) fn parse(sink: &Sink) -> Option<Spanned<DeTable<'_>>> {
     let (document, errors) = DeTable::parse_recoverable(&sink.file.text);
-    for error in &errors {
+    // What is not closed swallows the lines below it, each of them another error: the first one is where to look.
+    let unclosed = |message: &str| {
+        ["unclosed inline table", "unclosed array"]
+            .iter()
+            .any(|what| message.starts_with(what))
+    };
+    let swallowed = errors.iter().any(|error| unclosed(error.message()));
+    let shown = if swallowed { 1 } else { errors.len() };
+    for error in errors.iter().take(shown) {
         let span = error.span().unwrap_or(0..0);
         let help = match error.message() {
+            _ if swallowed => {
+                "a `{` or `[` above it is never closed: look for a `}` or `]` that is missing there"
+            }
             m if m.contains("duplicate key") => "a key stands once in its table: take one of them out",
-            m if m.contains("quoted") => "put strings between quotes: key = \"value\"",
+            m if m.contains("must be quoted") => "put strings between quotes: key = \"value\"",
+            m if m.contains("missing comma") => "put a `,` between the two",
             _ => "see https://toml.io/en/v1.1.0 for how TOML is written",
         };
         sink.error(

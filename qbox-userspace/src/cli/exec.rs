@@ -22,10 +22,13 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long a new pod may take to be captured: the scan, if the kernel's word of it was lost, comes every second.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+/// What the cgroups made here are called, their maker's process id behind it.
+const PREFIX: &str = "exec-";
 
 /// Of `/api/v1/status`.
 #[derive(Debug, Deserialize)]
 struct Status {
+    pid: u32,
     capture: Capture,
 }
 
@@ -60,8 +63,11 @@ pub(super) fn exec(pod: Option<&str>, socket: &Path, command: &[OsString]) -> Re
     match pod {
         Some(name) => {
             let pods: Pods = runtime.block_on(client::get(socket, "/api/v1/pods"))?;
+            let mut pod = find(name, pods.pods)?;
+            let status: Status = runtime.block_on(client::get(socket, "/api/v1/status"))?;
             drop(runtime);
-            enter(&find(name, pods.pods)?)?;
+            pod.cgroup = reach(pod.cgroup, status.pid);
+            enter(&pod)?;
             let error = command.exec();
             Err(error).with_context(|| format!("can't run {}", program.display()))
         }
@@ -74,7 +80,7 @@ pub(super) fn exec(pod: Option<&str>, socket: &Path, command: &[OsString]) -> Re
                      service's name in Host (curl -H 'Host: SERVICE:PORT' http://{listen}/…)"
                 ),
             };
-            let cgroup = Joined::new(&enrolled)?;
+            let cgroup = Joined::new(&reach(enrolled, status.pid))?;
             runtime.block_on(captured(socket))?;
             let status = runtime
                 .block_on(run(command))
@@ -126,6 +132,17 @@ fn enter(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
+/// The cgroup's folder as it can be reached from here. `ip netns exec` mounts a /sys of its own, without cgroupfs: then
+/// the way leads through the mounts of the Qbox process.
+fn reach(cgroup: PathBuf, qbox: u32) -> PathBuf {
+    if cgroup.is_dir() {
+        return cgroup;
+    }
+    let through = PathBuf::from(format!("/proc/{qbox}/root{}", cgroup.display()));
+    // Where neither leads there, the message names the folder as the configuration does.
+    if through.is_dir() { through } else { cgroup }
+}
+
 /// Writes this process into a cgroup.
 fn join(cgroup: &Path) -> Result<()> {
     fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| {
@@ -145,7 +162,8 @@ struct Joined {
 impl Joined {
     fn new(enrolled: &Path) -> Result<Self> {
         let home = home(enrolled)?;
-        let cgroup = enrolled.join(format!("exec-{}", std::process::id()));
+        sweep(enrolled);
+        let cgroup = enrolled.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&cgroup)
             .with_context(|| format!("can't make the cgroup {} (is this root?)", cgroup.display()))?;
         let joined = Self { cgroup, home };
@@ -159,6 +177,18 @@ impl Drop for Joined {
         // What the command left running in the background keeps the cgroup, and stays captured.
         drop(join(&self.home));
         drop(fs::remove_dir(&self.cgroup));
+    }
+}
+
+/// Takes away what a killed `qbox exec` has left behind. A cgroup with somebody in it stays.
+fn sweep(enrolled: &Path) {
+    for entry in fs::read_dir(enrolled).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let maker = maker.and_then(|number| number.parse::<u32>().ok());
+        if maker.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            drop(fs::remove_dir(entry.path()));
+        }
     }
 }
 
@@ -241,6 +271,29 @@ mod tests {
         assert_eq!(error.to_string(), "there is no pod `c`; there are: a, b");
         let error = find("c", vec![]).unwrap_err();
         assert!(error.to_string().contains("captured none yet"), "{error}");
+    }
+
+    #[test]
+    fn a_cgroup_is_taken_where_it_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().to_owned();
+        assert_eq!(reach(there.clone(), 1), there);
+        let hidden = PathBuf::from("/nonexistent");
+        assert_eq!(reach(hidden.clone(), std::process::id()), hidden);
+    }
+
+    #[test]
+    fn what_the_killed_left_behind_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        // The first is above the kernel's greatest process id (2^22).
+        let own = format!("exec-{}", std::process::id());
+        let names = ["exec-4194305", own.as_str(), "exec-x", "pod"];
+        for name in names {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        sweep(folder.path());
+        let left = names.map(|name| folder.path().join(name).exists());
+        assert_eq!(left, [false, true, true, true]);
     }
 
     #[test]

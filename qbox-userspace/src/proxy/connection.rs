@@ -58,6 +58,8 @@ pub(super) enum Upstream {
     Ready(Arc<TcpStream>),
     /// Could not be connected.
     Failed(Failure),
+    /// Not needed for now: see [`State::shelve`].
+    Shelved,
 }
 
 /// Why there is no upstream.
@@ -95,7 +97,7 @@ pub(super) struct State {
     pub(super) awaited: VecDeque<Awaited>,
     /// The upstream connection.
     pub(super) upstream: Upstream,
-    /// The request side has another place in mind: leave the present one.
+    /// Leave the present upstream: there will be another one, or none.
     pub(super) redial: bool,
     /// The client has sent something.
     pub(super) spoke: bool,
@@ -159,6 +161,15 @@ impl State {
         }
         self.awaited.clear();
         true
+    }
+
+    /// Gives an upstream back that nothing was sent to, while a request is taken. A service that serves one connection
+    /// at a time would wait for that request's first byte, and be deaf to the very saga that the request starts.
+    pub(super) fn shelve(&mut self) {
+        if !matches!(self.upstream, Upstream::None) {
+            self.redial = matches!(self.upstream, Upstream::Ready(_));
+            self.upstream = Upstream::Shelved;
+        }
     }
 
     /// The upstream could not be connected.

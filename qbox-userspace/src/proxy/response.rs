@@ -114,7 +114,14 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     _ => None,
                 })
                 .await;
-            match self.dial(target).await {
+            let dialled = self.dial(target).await;
+            if self
+                .link
+                .peek(|state| matches!(state.upstream, Upstream::Shelved))
+            {
+                continue;
+            }
+            match dialled {
                 Ok(upstream) => {
                     let upstream = Arc::new(upstream);
                     self.link
@@ -122,6 +129,9 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     if let Some(end) = self.relay(&upstream).await {
                         return end;
                     }
+                    self.phase = Phase::Head { searched: 0 };
+                    self.buffer.scan(usize::MAX);
+                    self.buffer.written();
                 }
                 Err(failure) => {
                     self.link.inner.counters.errors.dial.add();
@@ -193,23 +203,29 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         Err(last)
     }
 
-    /// Relays what this upstream sends. `None`: the request side wants another one.
+    /// Relays what this upstream sends. `None`: the request side has left it.
     async fn relay(&mut self, upstream: &TcpStream) -> Option<ResponseEnd> {
         loop {
             match self.read(upstream).await {
-                Read::Some => {
-                    if self.pass_on().await.is_err() {
-                        return Some(ResponseEnd::ClientBroke);
-                    }
-                }
-                Read::End => return Some(self.end(false).await),
-                Read::Broken => return Some(self.end(true).await),
-                Read::Redial => {
-                    self.phase = Phase::Head { searched: 0 };
-                    return None;
-                }
+                Read::Some => match self.pass_on().await {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(_) => return Some(ResponseEnd::ClientBroke),
+                },
+                Read::End => return self.end(false).await,
+                Read::Broken => return self.end(true).await,
+                Read::Redial => return None,
             }
         }
+    }
+
+    /// Waits until the client may be written to. `false`: the request side has left this upstream.
+    async fn released(&self) -> bool {
+        let released = |state: &mut State| match std::mem::take(&mut state.redial) {
+            true => Some(false),
+            false => (!state.held()).then_some(true),
+        };
+        self.link.until(released).await
     }
 
     async fn read(&mut self, upstream: &TcpStream) -> Read {
@@ -231,8 +247,8 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         .await
     }
 
-    /// Passes on what the buffer holds, but for half a head.
-    async fn pass_on(&mut self) -> io::Result<()> {
+    /// Passes on what the buffer holds, but for half a head. `false`: the request side has left this upstream.
+    async fn pass_on(&mut self) -> io::Result<bool> {
         let counters = &self.link.inner.counters;
         loop {
             let link = self.link;
@@ -248,8 +264,12 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                 });
             }
             match scan {
-                Scan::More => return Ok(()),
-                Scan::Hold => link.until(|state| (!state.held()).then_some(())).await,
+                Scan::More => return Ok(true),
+                Scan::Hold => {
+                    if !self.released().await {
+                        return Ok(false);
+                    }
+                }
                 Scan::Swallow(count) => self.buffer.skip(count),
                 Scan::Tunnel => {
                     counters.tunnels.add();
@@ -268,7 +288,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                 }
                 Scan::Opaque => {
                     if self.buffer.fresh().is_empty() {
-                        return Ok(());
+                        return Ok(true);
                     }
                     self.buffer.scan(usize::MAX);
                 }
@@ -357,23 +377,26 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         }
     }
 
-    /// Passes the upstream's end on, and before it what it left half said.
-    async fn end(&mut self, broken: bool) -> ResponseEnd {
+    /// Passes the upstream's end on, and before it what it left half said. `None`: the request side has left it.
+    async fn end(&mut self, broken: bool) -> Option<ResponseEnd> {
         self.link.update(|state| state.upstream_ended = true);
-        self.link.until(|state| (!state.held()).then_some(())).await;
+        if !self.released().await {
+            self.link.update(|state| state.upstream_ended = false);
+            return None;
+        }
         self.buffer.scan(usize::MAX);
         if sock::write_all(self.link.client, self.buffer.pending())
             .await
             .is_err()
         {
-            return ResponseEnd::ClientBroke;
+            return Some(ResponseEnd::ClientBroke);
         }
         self.buffer.written();
         if broken {
-            return ResponseEnd::UpstreamBroke;
+            return Some(ResponseEnd::UpstreamBroke);
         }
         self.link.update(State::lose);
         sock::finish(self.link.client);
-        ResponseEnd::Finished
+        Some(ResponseEnd::Finished)
     }
 }

@@ -9,7 +9,7 @@ mod scan;
 mod taken;
 
 use super::buffer::Buffer;
-use super::connection::{Failure, Link, Upstream};
+use super::connection::{Failure, Link, State, Target, Upstream};
 use super::explicit::Authority;
 use super::head;
 use super::inner::Phase as Life;
@@ -78,6 +78,7 @@ pub(super) struct RequestSide<'a, H> {
     link: &'a Link<'a, H>,
     buffer: Buffer,
     phase: Phase,
+    /// Known once something is to be sent to it.
     upstream: Option<Arc<TcpStream>>,
     /// Explicit mode: where the upstream connection goes.
     authority: Option<Authority>,
@@ -85,8 +86,6 @@ pub(super) struct RequestSide<'a, H> {
     parked: Option<Box<head::Request>>,
     /// The last request asked to leave HTTP/1.
     stalled: bool,
-    /// Something of Qbox's own was answered.
-    answered: bool,
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -100,7 +99,6 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             authority: None,
             parked: None,
             stalled: false,
-            answered: false,
             late: None,
         }
     }
@@ -171,12 +169,19 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         if let Some(upstream) = &self.upstream {
             return Ok(Arc::clone(upstream));
         }
+        if let Some(address) = self.link.from.destination {
+            self.link.update(|state| {
+                if matches!(state.upstream, Upstream::Shelved) {
+                    state.upstream = Upstream::Wanted(Target::Address(address));
+                }
+            });
+        }
         let upstream = self
             .link
             .until(|state| match &state.upstream {
                 Upstream::Ready(upstream) => Some(Ok(Arc::clone(upstream))),
                 Upstream::Failed(failure) => Some(Err(failure.clone())),
-                Upstream::None => Some(Err(Failure::nowhere())),
+                Upstream::None | Upstream::Shelved => Some(Err(Failure::nowhere())),
                 Upstream::Wanted(_) | Upstream::Dialling => None,
             })
             .await?;
@@ -273,17 +278,13 @@ impl<'a, H: Handler> RequestSide<'a, H> {
 
     /// Passes the client's FIN on, and before it what it left half said.
     async fn end(&mut self) -> RequestEnd {
-        if self.link.peek(|state| matches!(state.upstream, Upstream::None)) {
+        let unused = |state: &mut State| matches!(state.upstream, Upstream::None | Upstream::Shelved);
+        if self.link.peek(unused) {
             return RequestEnd::Idle;
         }
         self.buffer.scan(usize::MAX);
         let Ok(upstream) = self.upstream().await else {
-            // A saga's caller has its answer, and leaves: nothing has failed.
-            return if self.answered {
-                RequestEnd::Answered { broken: false }
-            } else {
-                RequestEnd::Unreachable
-            };
+            return RequestEnd::Unreachable;
         };
         if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
             return RequestEnd::UpstreamBroke;

@@ -1,7 +1,7 @@
 //! A request that the handler takes: read whole, handed over, answered; or, if it was no trigger after all, passed on
 //! as the very bytes that came. Errors end as [`RequestEnd`].
 
-use super::super::connection::Awaited;
+use super::super::connection::{Awaited, State};
 use super::super::explicit::Route;
 use super::super::framing::Body;
 use super::super::head;
@@ -40,6 +40,9 @@ impl<H: Handler> RequestSide<'_, H> {
         if request.coded {
             let message = "a request body with a transfer coding beside chunked can't be read";
             return Err(self.refuse(501, message).await);
+        }
+        if self.upstream.is_none() {
+            self.link.update(State::shelve);
         }
         let whole = self.read_whole(&request, max_body).await?;
         let parsed = head::with_request(whole.raw.get(..request.len).unwrap_or_default(), |head| Taken {
@@ -149,7 +152,6 @@ impl<H: Handler> RequestSide<'_, H> {
         if sock::write_all(self.link.client, &bytes).await.is_err() {
             return Err(RequestEnd::ClientBroke);
         }
-        self.answered = true;
         if close {
             return Err(RequestEnd::Answered { broken: false });
         }

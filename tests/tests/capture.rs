@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use qbox_tests::{DEADLINE, Node, PORT, Service, World, wait_for};
 use serde_json::{Value, json};
+use std::net::UdpSocket;
+use std::thread;
 
 const WISH: &str = r#"{"guest":"Ada","nights":3,"car":"small"}"#;
 const TRIP: &str = "http://trips.default.svc:8080/trips/7";
@@ -278,4 +280,35 @@ fn qbox_exec_runs_a_command_in_a_pod() -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     assert_saga(&world, "7", 201, &json_of(&text)?)
+}
+
+/// UDP to the same address and port, there and back.
+#[test]
+fn udp_is_left_alone() -> Result<()> {
+    const CLIENT: &str = r#"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(30)
+s.connect(("trips", 8080))
+s.send(b"ping")
+print(s.recv(100).decode())
+"#;
+    let world = World::book_trip()?;
+    let echo = world
+        .pod_of("trips")?
+        .namespace()
+        .run(|| Ok(UdpSocket::bind(("0.0.0.0", PORT))?))?;
+    echo.set_read_timeout(Some(DEADLINE))?;
+    let server = thread::spawn(move || -> Result<_> {
+        let mut buffer = [0; 100];
+        let (length, peer) = echo.recv_from(&mut buffer)?;
+        echo.send_to(&buffer[..length], peer)?;
+        Ok(peer.ip())
+    });
+    assert_eq!(world.client.python(CLIENT, &[])?, "ping\n");
+    let peer = server
+        .join()
+        .map_err(|_| anyhow::anyhow!("the server's part panicked"))??;
+    assert_eq!(peer, world.client.ipv4());
+    Ok(())
 }

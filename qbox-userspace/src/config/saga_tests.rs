@@ -263,3 +263,25 @@ fn the_sagas_in_the_documentation_are_fit_to_run() {
         }
     }
 }
+
+proptest::proptest! {
+    /// Whatever is typed: a plan, or findings that can be drawn at a place of the file.
+    #[test]
+    fn any_slip_of_the_pen_gives_a_plan_or_findings_with_places(
+        at in 0..WHOLE.len(),
+        gone in 0usize..40,
+        put in r#"(\$\{|\}|\{|"|'|\[|\]|=|,|\.|:|/|%|#|\n|[a-z]{1,4}|[0-9]{1,20}|é|\\u0000|steps\.|json\.|-){0,4}"#,
+    ) {
+        let end = (at + gone).min(WHOLE.len());
+        let text = format!("{}{put}{}", &WHOLE[..at], &WHOLE[end..]);
+        if let Err(found) = load_saga(&text, "a.toml") {
+            assert!(found.iter().any(|f| f.severity == Severity::Error));
+            for finding in found {
+                let (line, column) = finding.line_column().unwrap();
+                let drawn = finding.render(false);
+                assert!(drawn.contains(&format!("a.toml:{line}:{column}")), "{drawn}");
+                assert!(drawn.contains("help: "), "{drawn}");
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! `cargo xtask lint`: formatting, clippy, dependencies, and the rules that neither of them knows.
+//! `cargo xtask lint`: formatting, clippy, dependencies, and the rules that none of them knows.
 
+mod pages;
 mod rooms;
 mod source;
 
@@ -9,13 +10,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The pages outside of docs.
+const PAGES: [&str; 2] = ["README.md", "CONTRIBUTING.md"];
+
 /// The folders that hold our own Rust files.
 const SOURCES: [&str; 6] = [
     "qbox-common/src",
     "qbox-ebpf/src",
     "qbox-userspace/src",
     "tests/src",
-    "tests/e2e",
+    "tests/tests",
     "xtask/src",
 ];
 
@@ -59,16 +63,22 @@ fn dependencies(root: &Path) -> Result<()> {
 }
 
 fn our_rules(root: &Path) -> Result<()> {
-    let mut files = Vec::new();
+    let mut files = PAGES.map(|page| root.join(page)).to_vec();
+    collect(&root.join("docs"), "md", &mut files)?;
     for folder in SOURCES {
-        collect(&root.join(folder), &mut files)?;
+        collect(&root.join(folder), "rs", &mut files)?;
     }
     files.sort();
     let mut count = 0;
     for file in &files {
         let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
         let shown = file.strip_prefix(root).unwrap_or(file);
-        for finding in check(shown, &text) {
+        let findings = if shown.extension().is_some_and(|end| end == "md") {
+            pages::check(root, shown, &text)
+        } else {
+            check(shown, &text)
+        };
+        for finding in findings {
             eprintln!("{}:{}: {}", shown.display(), finding.line, finding.what);
             count += 1;
         }
@@ -98,15 +108,16 @@ fn check(path: &Path, text: &str) -> Vec<Finding> {
     findings
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Every file below the folder whose name ends so.
+fn collect(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
     for entry in fs::read_dir(folder).with_context(|| format!("can't list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.extension().is_some_and(|end| end == "rs") {
+            collect(&path, extension, files)?;
+        } else if path.extension().is_some_and(|end| end == extension) {
             files.push(path);
         }
     }

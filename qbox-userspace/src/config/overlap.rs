@@ -143,3 +143,66 @@ fn fields_meet(a: &(FieldPath, serde_json::Value), b: &(FieldPath, serde_json::V
     };
     FieldPath(below.to_vec()).find(&short.1) == Some(&long.1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::load_saga;
+    use super::overlap;
+    use crate::saga::TriggerPattern;
+
+    fn trigger(keys: &str) -> TriggerPattern {
+        let url = if keys.contains("url") {
+            ""
+        } else {
+            "url = \"http://a/x/{id}\"\n"
+        };
+        let text = format!(
+            "name = \"x\"\n[trigger]\n{url}{keys}\n[[step]]\nname = \"one\"\nrequest = {{ method = \"GET\", url = \"http://b/\" }}\n"
+        );
+        load_saga(&text, "a.toml").unwrap().0.trigger
+    }
+
+    #[test]
+    fn what_no_request_can_match_both_of_is_no_overlap() {
+        for (a, b) in [
+            ("method = \"PUT\"", "method = \"POST\""),
+            ("headers = { x-a = \"1\" }", "headers = { X-A = \"2\" }"),
+            ("query = { a = \"1\" }", "query = { a = \"2\" }"),
+            ("json = { a.b = 1 }", "json = { \"/a/b\" = 2 }"),
+            ("json = { a = 1 }", "json = { a.b = 1 }"),
+            ("body = \"x\"", "body = \"y\""),
+            ("body = \"x\"", "json = { a = 1 }"),
+            ("body = '{\"a\":2}'", "json = { a = 1 }"),
+            ("priority = 1", "priority = 2"),
+            ("url = \"http://a/x/1\"", "url = \"http://a/x/2\""),
+            ("url = \"http://a/x/\"", "url = \"http://a/x/{id}\""),
+            ("url = \"http://a/x\"", "url = \"http://a/x/{id}\""),
+            ("url = \"http://a:81/x\"", "url = \"http://a/x\""),
+        ] {
+            let (a_read, b_read) = (trigger(a), trigger(b));
+            assert!(!overlap(&a_read, &b_read), "{a} | {b}");
+            assert!(!overlap(&b_read, &a_read), "{b} | {a}");
+        }
+    }
+
+    #[test]
+    fn what_one_request_can_match_both_of_is() {
+        for (a, b) in [
+            ("", ""),
+            ("method = \"PUT\"", ""),
+            ("headers = { x-a = \"1\" }", "headers = { x-b = \"2\" }"),
+            ("query = { a = \"1\" }", "query = { b = \"1\" }"),
+            ("json = { a = 1 }", "json = { b = 2 }"),
+            ("json = { a.b = 1 }", "json = { a.c = 1 }"),
+            ("body = '{\"a\":1}'", "json = { a = 1 }"),
+            ("body = \"x\"", ""),
+            ("priority = 3", "priority = 3"),
+            ("url = \"http://A/x/1\"", "url = \"http://a:80/x/{id}\""),
+            ("url = \"http://a/x/%31\"", "url = \"http://a/x/1\""),
+        ] {
+            let (a_read, b_read) = (trigger(a), trigger(b));
+            assert!(overlap(&a_read, &b_read), "{a} | {b}");
+            assert!(overlap(&b_read, &a_read), "{b} | {a}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! costs one look-up.
 
 use super::Definition;
-use crate::saga::{RequestHead, match_body, match_head};
+use crate::saga::{Mode, RequestHead, match_body, match_head};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -39,12 +39,20 @@ impl Index {
         self.places.get(&place).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a trigger matches as far as the head goes. Allocates nothing.
-    pub(super) fn could_match<'a, I>(&self, head: &RequestHead<'a, I>) -> bool
+    /// Whether a trigger matches as far as the head goes; [`Mode::Observe`] if all that do only observe. Allocates nothing.
+    pub(super) fn could_match<'a, I>(&self, head: &RequestHead<'a, I>) -> Option<Mode>
     where
         I: Iterator<Item = (&'a str, &'a [u8])> + Clone,
     {
-        self.place(head).iter().any(|d| match_head(&d.plan.trigger, head))
+        let mut found = self
+            .place(head)
+            .iter()
+            .filter(|d| match_head(&d.plan.trigger, head));
+        let first = found.next()?;
+        let enforced = std::iter::once(first)
+            .chain(found)
+            .any(|d| d.plan.mode == Mode::Enforce);
+        Some(if enforced { Mode::Enforce } else { Mode::Observe })
     }
 
     /// The definition that the whole request is a trigger of.

@@ -103,11 +103,12 @@ impl Gateway {
 impl Handler for Gateway {
     fn inspect(&self, head: Head<'_>) -> Verdict {
         let fields = head.headers.iter().map(|f| (f.name, f.value));
-        match RequestHead::new(head.method, head.target, fields) {
-            Some(head) if self.index.could_match(&head) => Verdict::Take {
-                max_body: self.settings.trigger_body,
-            },
-            _ => Verdict::Pass,
+        let max_body = self.settings.trigger_body;
+        let head = RequestHead::new(head.method, head.target, fields);
+        match head.and_then(|head| self.index.could_match(&head)) {
+            None => Verdict::Pass,
+            Some(Mode::Enforce) => Verdict::Take { max_body },
+            Some(Mode::Observe) => Verdict::Look { max_body },
         }
     }
 

@@ -80,7 +80,7 @@ fn inspect(gateway: &Gateway, asked: &Asked<'_>) -> Verdict {
 async fn ask(gateway: &Gateway, asked: &Asked<'_>) -> Option<Reply> {
     match inspect(gateway, asked) {
         Verdict::Pass => return None,
-        Verdict::Take { max_body } => assert_eq!(max_body, 1000),
+        Verdict::Take { max_body } | Verdict::Look { max_body } => assert_eq!(max_body, 1000),
     }
     let headers = asked.headers.iter();
     let taken = Taken {
@@ -213,6 +213,11 @@ async fn a_saga_that_only_observes_passes_everything_on() {
         &service,
     );
     let gateway = gateway(&[text.replace("[trigger]", "mode = \"observe\"\n[trigger]")], 100);
+    // However long its body is.
+    assert!(matches!(
+        inspect(&gateway, &Asked::post("/trips/7", "")),
+        Verdict::Look { .. }
+    ));
     assert!(ask(&gateway, &Asked::post("/trips/7", "")).await.is_none());
     assert_eq!(service.seen(), []);
 }

@@ -27,6 +27,12 @@ pub enum Verdict {
         /// Bytes.
         max_body: usize,
     },
+    /// It will pass, but [`Handler::handle`] is to see it before, body and all. What can't be shown to it (a body that
+    /// is longer, or has a second transfer coding) passes unseen.
+    Look {
+        /// Bytes.
+        max_body: usize,
+    },
 }
 
 /// A request that was taken, whole.

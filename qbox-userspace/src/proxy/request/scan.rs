@@ -98,7 +98,7 @@ impl<H: Handler> RequestSide<'_, H> {
             None => match self.parse(searched) {
                 Err(scan) => return Some(scan),
                 Ok(request) => match request.verdict {
-                    Verdict::Take { max_body } if !request.connect => {
+                    Verdict::Take { max_body } | Verdict::Look { max_body } if !request.connect => {
                         return Some(Scan::Take(Box::new(request), max_body));
                     }
                     _ if self.explicit() => Box::new(request),

@@ -1,5 +1,5 @@
-//! A request that the handler takes: read whole, handed over, answered; or, if it was no trigger after all, passed on
-//! as the very bytes that came. Errors end as [`RequestEnd`].
+//! A request that the handler takes, or looks at: read whole, handed over, answered; or, if it was no trigger after all,
+//! passed on as the very bytes that came. Errors end as [`RequestEnd`].
 
 use super::super::connection::{Awaited, State};
 use super::super::explicit::Route;
@@ -7,7 +7,8 @@ use super::super::framing::Body;
 use super::super::head;
 use super::super::inner::Phase as Life;
 use super::super::reply::{self, CONTINUE, Terms};
-use super::super::{Handled, Handler, Reply, Taken, sock};
+use super::super::{Handled, Handler, Reply, Taken, Verdict, sock};
+use super::scan::Phase;
 use super::{RequestEnd, RequestSide};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use std::time::SystemTime;
 /// A chunked body may come in small chunks: so many times the bytes that it stands for are kept, no more.
 const CHUNK_OVERHEAD: usize = 8;
 
-/// A request, whole.
+/// A request, read as far as it may be.
 struct Whole {
     /// Head and body as they came.
     raw: Bytes,
+    /// What of the body is not read.
+    left: Body,
     /// The body, its chunks taken off.
     body: Bytes,
     /// We have sent `100 Continue`.
@@ -29,22 +32,34 @@ struct Whole {
 impl<H: Handler> RequestSide<'_, H> {
     /// Serves the request whose head is next. Nothing is pending in the buffer.
     pub(super) async fn take(&mut self, request: head::Request, max_body: usize) -> Result<(), RequestEnd> {
+        let only_looked_at = matches!(request.verdict, Verdict::Look { .. });
         if !self.claim().await {
-            // Opaque: its bytes are copied. Otherwise nobody would get its answer, so it does not begin.
-            return if self.link.peek(|state| state.opaque) {
-                Ok(())
-            } else {
-                Err(self.unclaimed())
-            };
+            let (opaque, lost) = self.link.peek(|state| (state.opaque, state.lost));
+            if opaque {
+                return Ok(()); // its bytes are copied
+            }
+            if only_looked_at && lost {
+                let unread = self.read_head(&request);
+                return self.pass_whole(&request, &unread).await;
+            }
+            // Nobody would get its answer, so it does not begin.
+            return Err(self.unclaimed());
+        }
+        if request.coded && only_looked_at {
+            let unread = self.read_head(&request);
+            return self.pass_whole(&request, &unread).await;
         }
         if request.coded {
             let message = "a request body with a transfer coding beside chunked can't be read";
             return Err(self.refuse(501, message).await);
         }
-        if self.upstream.is_none() {
+        if self.upstream.is_none() && !only_looked_at {
             self.link.update(State::shelve);
         }
         let whole = self.read_whole(&request, max_body).await?;
+        if !whole.left.is_done() || whole.body.len() > max_body {
+            return self.pass_whole(&request, &whole).await;
+        }
         let parsed = head::with_request(whole.raw.get(..request.len).unwrap_or_default(), |head| Taken {
             method: head.method.to_owned(),
             target: head.target.to_owned(),
@@ -72,10 +87,27 @@ impl<H: Handler> RequestSide<'_, H> {
         }
     }
 
+    /// The head alone.
+    fn read_head(&mut self, request: &head::Request) -> Whole {
+        let raw = Bytes::copy_from_slice(self.buffer.fresh().get(..request.len).unwrap_or_default());
+        self.buffer.skip(request.len);
+        Whole {
+            raw,
+            left: request.body,
+            body: Bytes::new(),
+            continued: false,
+        }
+    }
+
+    /// Head and body. Only of a request that is merely looked at some may be left.
     async fn read_whole(&mut self, request: &head::Request, max_body: usize) -> Result<Whole, RequestEnd> {
-        let too_long = |body: &Body| matches!(body, Body::Length(left) if *left > max_body as u64);
-        if too_long(&request.body) {
-            return Err(self.too_long(max_body).await);
+        let only_looked_at = matches!(request.verdict, Verdict::Look { .. });
+        match request.body {
+            Body::Length(length) if length > max_body as u64 && only_looked_at => {
+                return Ok(self.read_head(request));
+            }
+            Body::Length(length) if length > max_body as u64 => return Err(self.too_long(max_body).await),
+            _ => {}
         }
         let chunked = matches!(request.body, Body::Chunked(_));
         let most = max_body.saturating_mul(CHUNK_OVERHEAD).saturating_add(64 << 10);
@@ -102,10 +134,11 @@ impl<H: Handler> RequestSide<'_, H> {
             };
             raw.extend_from_slice(fresh.get(..count).unwrap_or_default());
             self.buffer.skip(count);
-            if decoded.len() > max_body || (chunked && raw.len() - request.len > most) {
+            let too_long = decoded.len() > max_body || (chunked && raw.len() - request.len > most);
+            if too_long && !only_looked_at {
                 return Err(self.too_long(max_body).await);
             }
-            if left.is_done() {
+            if too_long || left.is_done() {
                 break;
             }
             // Not asked for when bytes are here already (RFC 9110, 10.1.1).
@@ -116,6 +149,7 @@ impl<H: Handler> RequestSide<'_, H> {
                 }
             }
             match self.read_bytes().await {
+                Ok(0) if only_looked_at => break,
                 // Half a request: nothing was sent anywhere, and nobody waits for an answer.
                 Ok(0) | Err(_) => return Err(RequestEnd::ClientBroke),
                 Ok(_) => {}
@@ -127,7 +161,12 @@ impl<H: Handler> RequestSide<'_, H> {
         } else {
             raw.slice(request.len.min(raw.len())..)
         };
-        Ok(Whole { raw, body, continued })
+        Ok(Whole {
+            raw,
+            left,
+            body,
+            continued,
+        })
     }
 
     async fn too_long(&mut self, max_body: usize) -> RequestEnd {
@@ -160,6 +199,7 @@ impl<H: Handler> RequestSide<'_, H> {
         Ok(())
     }
 
+    /// Passes on what was read, and then what is left as it comes.
     async fn pass_whole(&mut self, request: &head::Request, whole: &Whole) -> Result<(), RequestEnd> {
         if self.link.peek(|state| state.upstream_ended) {
             return Err(self
@@ -186,7 +226,7 @@ impl<H: Handler> RequestSide<'_, H> {
         }
         self.link.inner.counters.passed.add();
         self.after(request);
-        self.next();
+        self.phase = Phase::Body(whole.left);
         Ok(())
     }
 }

@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest body that is taken.
 const MAX_BODY: usize = 100;
 
-/// Takes `/take` (echoes the body), `/slow` (the same, once `go` is notified) and `/maybe` (passes after all).
+/// Takes `/take` (echoes the body), `/slow` (the same, once `go` is notified) `/maybe` (passes after all); looks
+/// at `/look`.
 #[derive(Debug, Default)]
 struct Script {
     taken: Mutex<Vec<Taken>>,
@@ -35,6 +36,9 @@ struct Script {
 impl Handler for Script {
     fn inspect(&self, head: Head<'_>) -> Verdict {
         let path = head.target.strip_prefix("http://upstream").unwrap_or(head.target);
+        if path.starts_with("/look") {
+            return Verdict::Look { max_body: MAX_BODY };
+        }
         match ["/take", "/slow", "/maybe"]
             .iter()
             .any(|taken| path.starts_with(taken))
@@ -51,7 +55,7 @@ impl Handler for Script {
             self.go.notified().await;
             self.finished.notify_one();
         }
-        if request.target.contains("/maybe") {
+        if request.target.contains("/maybe") || request.target.contains("/look") {
             return Handled::Pass;
         }
         Handled::Reply(Reply {

@@ -206,6 +206,47 @@ async fn a_body_that_is_too_long_goes_nowhere() {
 }
 
 #[tokio::test]
+async fn what_is_only_looked_at_passes_however_long() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    let long = "x".repeat(MAX_BODY + 1);
+    let chunked = "POST /look HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (request, seen) in [
+        ("POST /look HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi".to_owned(), 1),
+        (
+            format!(
+                "POST /look HTTP/1.1\r\nContent-Length: {}\r\n\r\n{long}",
+                long.len()
+            ),
+            1,
+        ),
+        (format!("{chunked}65\r\n{long}\r\n0\r\nT: 1\r\n\r\n"), 1),
+        (
+            format!("{chunked}{}0\r\n\r\n", "1;aaaaaaaaaaaa\r\nx\r\n".repeat(9000)),
+            1,
+        ),
+        (format!("{chunked}2;a=b\r\nhi\r\n0\r\nT: 1\r\n\r\n"), 2),
+        (
+            "POST /look HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            2,
+        ),
+    ] {
+        let sent = async { client.stream.write_all(request.as_bytes()).await.unwrap() };
+        tokio::join!(sent, server.expect(&request));
+        server.send(ok).await;
+        client.expect(ok).await;
+        assert_eq!(rig.taken().len(), seen);
+    }
+    assert_eq!(rig.proxy.counters().passed.get(), 6);
+    // Half of one, too.
+    client.send(format!("{chunked}2\r\nh")).await;
+    client.finish().await;
+    server.expect(format!("{chunked}2\r\nh")).await;
+    server.expect_end().await;
+}
+
+#[tokio::test]
 async fn half_a_request_goes_nowhere() {
     let rig = Rig::new().await;
     let (mut client, mut server) = rig.pair().await;

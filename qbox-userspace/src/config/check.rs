@@ -3,8 +3,8 @@
 use super::diagnostic::{Code, Diagnostic, Report, SourceFile};
 use super::qbox_toml::Config;
 use super::saga_file::{self, SagaAt};
-use super::walk::{self, Sink};
-use super::{Loaded, overlap, read_config};
+use super::walk::Sink;
+use super::{Loaded, overlap, read, read_config};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,8 +43,9 @@ pub fn check_paths(paths: &[PathBuf]) -> Report {
 /// Every mistake in any of the files, in one report.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let mut all = All::default();
-    all.files.push(path.to_owned());
-    match walk::read(path) {
+    all.files
+        .push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    match read::file(path) {
         Ok(file) => all.config(file),
         Err(finding) => all.found.push(*finding),
     }
@@ -111,10 +112,22 @@ impl All {
         self.found.push(finding);
     }
 
+    /// A file that may be either.
     fn file(&mut self, path: &Path) {
+        if let Some(file) = self.read(path) {
+            if is_config(path, &file) {
+                self.config(file);
+            } else {
+                self.saga(file);
+            }
+        }
+    }
+
+    /// Reads a file that was not read yet; that it can't be is a finding.
+    fn read(&mut self, path: &Path) -> Option<Arc<SourceFile>> {
         let known = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         if self.files.contains(&known) {
-            return;
+            return None;
         }
         if self.files.len() == MOST_FILES {
             self.whole(
@@ -125,14 +138,10 @@ impl All {
             );
         }
         if self.files.len() >= MOST_FILES {
-            return;
+            return None;
         }
         self.files.push(known);
-        match walk::read(path) {
-            Ok(file) if is_config(path, &file) => self.config(file),
-            Ok(file) => self.saga(file),
-            Err(finding) => self.found.push(*finding),
-        }
+        read::file(path).map_err(|finding| self.found.push(*finding)).ok()
     }
 
     fn saga(&mut self, file: Arc<SourceFile>) {
@@ -148,7 +157,14 @@ impl All {
         self.found.extend(read.found);
         let Some(config) = read.config else { return };
         match files_in(&config.sagas) {
-            Ok(files) => files.iter().for_each(|file| self.file(file)),
+            // All there are sagas, whatever they look like, but for the configuration itself, which was read.
+            Ok(files) => {
+                for path in &files {
+                    if let Some(file) = self.read(path) {
+                        self.saga(file);
+                    }
+                }
+            }
             Err(error) => {
                 let message = format!(
                     "can't read the folder of the sagas, `{}`: {error}",

@@ -13,6 +13,7 @@ mod graph;
 mod message;
 mod overlap;
 mod qbox_toml;
+mod read;
 mod reply;
 mod saga_file;
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(super) fn start(log: &Log) -> anyhow::Result<()> {
         .with_context(|| format!("`{}` is not a log filter", log.level))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Where nobody reads standard error any more, saying so there would be a panic in whoever logs.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match log.format {

@@ -141,7 +141,8 @@ pub fn main() -> ExitCode {
         Command::Status(Status { asking }) => ask(&asking, "/api/v1/status", show::status),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        // Nobody is left to be told that standard error is closed.
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
 }

@@ -81,7 +81,7 @@ pub struct Limits {
 pub struct Proxy {
     /// How long a first line, once begun, may take before its connection is copied blindly.
     pub detect_timeout: Duration,
-    /// How long a request's head, once begun, may take.
+    /// How long a request's head, once begun, may take, and a trigger's body stall.
     pub head_timeout: Duration,
     /// How long a service may take to accept a connection.
     pub connect_timeout: Duration,
@@ -162,7 +162,7 @@ impl Default for Config {
             upstream: Upstream {
                 hosts: None,
                 connect_timeout: 5 * SECOND,
-                idle_timeout: 60 * SECOND,
+                idle_timeout: 4 * SECOND,
             },
             admin: Admin {
                 listen: loopback(9901),

@@ -49,7 +49,8 @@ pub struct Settings {
     /// How long a first line that has begun is waited for; after that the connection is copied through. Also how long a
     /// connection whose service can't be reached may wait before it asks for anything.
     pub detect_timeout: Duration,
-    /// How long a request's head that has begun may take; after that it is answered 408.
+    /// How long a request's head that has begun may take, and how long more of a body may be waited for that the handler
+    /// is to see; after that it is answered 408.
     pub head_timeout: Duration,
     /// How long the upstream may take to accept a connection.
     pub connect_timeout: Duration,

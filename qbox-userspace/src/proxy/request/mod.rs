@@ -211,6 +211,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         let settings = &link.inner.settings;
         let in_body = matches!(phase, Phase::Body(_));
         let detecting = matches!(phase, Phase::Detect);
+        let was_empty = buffer.is_empty();
         let read = poll_fn(|context| {
             let (opaque, failed, idle) =
                 link.peek(|state| (state.opaque && !in_body, state.failed(), state.idle()));
@@ -227,8 +228,9 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             if in_body {
                 return Poll::Pending;
             }
+            let draining = link.inner.phase() != Life::Running;
             if idle && buffer.is_empty() {
-                if link.inner.phase() != Life::Running {
+                if draining && !detecting {
                     return Poll::Ready(Read::Drained);
                 }
                 buffer.rest();
@@ -238,20 +240,31 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 (false, false) => settings.head_timeout,
                 // The service can't be reached; the client may still ask for a saga.
                 (_, true) if failed => settings.detect_timeout,
+                // Its first request may be on its way, and no client expects a new connection to end unheard.
+                (true, true) if draining => settings.detect_timeout,
                 (_, true) => return Poll::Pending,
             };
             let late = late.get_or_insert_with(|| Box::pin(sleep(limit)));
             late.as_mut().poll(context).map(|()| Read::Late)
         })
         .await;
-        if detecting && matches!(read, Read::Some) {
-            link.peek(|state| state.spoke = true);
+        if matches!(read, Read::Some) {
+            if was_empty {
+                *late = None; // it was for the silence
+            }
+            if detecting {
+                link.peek(|state| state.spoke = true);
+            }
         }
         read
     }
 
     /// Time is up.
     async fn late(&mut self) -> Result<(), RequestEnd> {
+        let silent = self.buffer.is_empty() && !self.link.peek(|state| state.failed());
+        if silent && self.link.inner.phase() != Life::Running {
+            return Err(RequestEnd::Idle);
+        }
         let head = matches!(self.phase, Phase::Head { .. }) && !self.buffer.is_empty();
         if head || self.explicit() {
             return Err(self.refuse(408, "the request's head did not come in time").await);

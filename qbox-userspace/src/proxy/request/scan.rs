@@ -56,6 +56,10 @@ impl<H: Handler> RequestSide<'_, H> {
                     Detected::Http1 => self.next(),
                     _ if self.link.peek(|state| state.opaque) => return Scan::Opaque,
                     Detected::Foreign => return Scan::Foreign,
+                    // As far as it goes a request's line, which is refused as a head of that length is.
+                    Detected::Undecided if self.buffer.fresh().len() > self.link.inner.settings.head => {
+                        self.next();
+                    }
                     Detected::Undecided => return Scan::More,
                 },
                 Phase::Body(body) => {

@@ -13,6 +13,7 @@ use super::{RequestEnd, RequestSide};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::time::timeout;
 
 /// A chunked body may come in small chunks: so many times the bytes that it stands for are kept, no more.
 const CHUNK_OVERHEAD: usize = 8;
@@ -148,11 +149,13 @@ impl<H: Handler> RequestSide<'_, H> {
                     return Err(RequestEnd::ClientBroke);
                 }
             }
-            match self.read_bytes().await {
-                Ok(0) if only_looked_at => break,
+            let limit = self.link.inner.settings.head_timeout;
+            match timeout(limit, self.read_bytes()).await {
+                Ok(Ok(0)) | Err(_) if only_looked_at => break,
                 // Half a request: nothing was sent anywhere, and nobody waits for an answer.
-                Ok(0) | Err(_) => return Err(RequestEnd::ClientBroke),
-                Ok(_) => {}
+                Ok(Ok(0) | Err(_)) => return Err(RequestEnd::ClientBroke),
+                Ok(Ok(_)) => {}
+                Err(_) => return Err(self.refuse(408, "the request's body did not come in time").await),
             }
         }
         let raw = Bytes::from(raw);

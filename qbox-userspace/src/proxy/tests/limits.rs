@@ -50,6 +50,33 @@ async fn a_drain_lets_exchanges_end() {
 }
 
 #[tokio::test]
+async fn a_drain_hears_what_is_on_its_way() {
+    let rig = Rig::with(Settings {
+        detect_timeout: PATIENCE,
+        ..Settings::default()
+    })
+    .await;
+    let (mut new, mut server) = rig.pair().await;
+    let (mut kept, mut other) = rig.pair().await;
+    kept.send("GET / HTTP/1.1\r\n\r\n").await;
+    other.expect("GET / HTTP/1.1\r\n\r\n").await;
+    other.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    kept.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let proxy = rig.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(PATIENCE).await });
+    // One that was served ends at once, and a client knows that it may; one that is new is heard.
+    kept.expect_end().await;
+    new.send("GET / HTTP/1.1\r\n\r\n").await;
+    server.expect("GET / HTTP/1.1\r\n\r\n").await;
+    server
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    new.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+    new.expect_end().await;
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_drain_has_a_deadline() {
     let rig = Rig::new().await;
     let (mut client, mut server) = rig.pair().await;

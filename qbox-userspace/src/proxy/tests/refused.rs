@@ -135,6 +135,21 @@ async fn heads_that_are_too_long() {
 }
 
 #[tokio::test]
+async fn a_first_line_that_is_longer_than_a_head_may_be() {
+    let rig = Rig::new().await;
+    let line = format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(70_000));
+    refused(&rig, &line, 431).await;
+    let (mut client, mut server) = rig.pair().await;
+    client.send("GET / HTTP/1.1\r\n\r\n").await;
+    server.expect("GET / HTTP/1.1\r\n\r\n").await;
+    server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    client.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
+    client.send(&line).await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 431 "));
+    assert_eq!(rig.proxy.counters().errors.head_too_large.get(), 2);
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_end() {
     let rig = Rig::with(Settings {
         head_timeout: Duration::from_millis(20),

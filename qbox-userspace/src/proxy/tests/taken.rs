@@ -247,6 +247,35 @@ async fn what_is_only_looked_at_passes_however_long() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let rig = Rig::with(Settings {
+        head_timeout: Duration::from_millis(20),
+        ..Settings::default()
+    })
+    .await;
+    for body in [
+        "Content-Length: 5\r\n\r\nhel",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    ] {
+        let (mut client, _server) = rig.pair().await;
+        client.send(format!("POST /take HTTP/1.1\r\n{body}")).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    assert!(rig.taken().is_empty());
+    // What is only looked at passes as it comes.
+    let (mut client, mut server) = rig.pair().await;
+    client
+        .send("POST /look HTTP/1.1\r\nContent-Length: 5\r\n\r\nhel")
+        .await;
+    server
+        .expect("POST /look HTTP/1.1\r\nContent-Length: 5\r\n\r\nhel")
+        .await;
+    client.send("lo").await;
+    server.expect("lo").await;
+}
+
+#[tokio::test]
 async fn half_a_request_goes_nowhere() {
     let rig = Rig::new().await;
     let (mut client, mut server) = rig.pair().await;

@@ -33,6 +33,9 @@ pub struct Options {
     pub explicit: bool,
 }
 
+/// How long a connection that was turned just before the end may take to arrive. It is the kernel's own loopback: without
+/// this, one that has no place among the open ones yet would be reset.
+const ARRIVAL: Duration = Duration::from_millis(50);
 /// How long tasks that are left at the end may take to notice.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
@@ -117,6 +120,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
     entrance.close();
     let drain = async {
+        tokio::time::sleep(ARRIVAL).await;
         let (left, ()) = tokio::join!(runner.drain(config.grace), proxy.drain(config.grace));
         left
     };

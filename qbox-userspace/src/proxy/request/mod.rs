@@ -237,6 +237,8 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             }
             let limit = match (detecting, buffer.is_empty()) {
                 (true, false) => settings.detect_timeout,
+                // The first request of a connection that has just come is on its way, and would be lost.
+                (true, true) if draining => settings.detect_timeout,
                 (false, false) => settings.head_timeout,
                 // The service can't be reached; the client may still ask for a saga.
                 (_, true) if failed => settings.detect_timeout,
@@ -271,6 +273,12 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         }
         if self.link.peek(|state| state.failed()) {
             return Err(RequestEnd::Unreachable);
+        }
+        if self.buffer.is_empty()
+            && self.link.inner.phase() != Life::Running
+            && self.link.peek(|state| state.idle())
+        {
+            return Err(RequestEnd::Idle);
         }
         self.link.inner.counters.undecided.add();
         tracing::info!(

@@ -23,7 +23,11 @@ async fn one_connection_too_many() {
 #[tokio::test]
 async fn a_drain_lets_exchanges_end() {
     let rig = Rig::new().await;
-    let (mut idle, _idle_server) = rig.pair().await;
+    let (mut idle, mut idle_server) = rig.pair().await;
+    idle.send("GET / HTTP/1.1\r\n\r\n").await;
+    idle_server.expect("GET / HTTP/1.1\r\n\r\n").await;
+    idle_server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    idle.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
     let (mut busy, mut server) = rig.pair().await;
     let (mut taking, _taking_server) = rig.pair().await;
     busy.send("GET / HTTP/1.1\r\n\r\n").await;
@@ -47,6 +51,26 @@ async fn a_drain_lets_exchanges_end() {
         (rig.proxy.open(), rig.proxy.counters().errors.aborted.get()),
         (0, 0)
     );
+}
+
+/// A connection whose first request is still on its way: it is served, unless it stays silent.
+#[tokio::test]
+async fn a_drain_serves_those_that_have_just_come() {
+    let rig = Rig::new().await;
+    let (mut fresh, mut server) = rig.pair().await;
+    let (mut silent, _silent_server) = rig.pair().await;
+    let proxy = rig.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(PATIENCE).await });
+    while rig.proxy.inner.phase() == crate::proxy::Phase::Running {
+        tokio::task::yield_now().await;
+    }
+    fresh.send("GET / HTTP/1.1\r\n\r\n").await;
+    server.expect("GET / HTTP/1.1\r\n\r\n").await;
+    server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    fresh.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
+    fresh.expect_end().await;
+    silent.expect_end().await;
+    timeout(PATIENCE, drained).await.unwrap().unwrap();
 }
 
 #[tokio::test]

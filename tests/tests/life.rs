@@ -5,8 +5,9 @@ use qbox_tests::{DEADLINE, Node, Qbox, Settings, World, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const WISH: &str = r#"{"guest":"Ada","car":"small"}"#;
 
@@ -163,6 +164,74 @@ fn sigkill_leaves_nothing_attached_and_a_new_one_starts() -> Result<()> {
     Ok(())
 }
 
+/// A new connection for each request, as fast as it goes, until told to end. Connections that break are in flight when
+/// Qbox dies; one that is refused has met programs without a listener.
+const LOAD: &str = r#"
+import http.client, sys, threading
+stop = threading.Event()
+seen = {"ok": 0, "broken": 0, "refused": 0, "last": ""}
+def work():
+    while not stop.is_set():
+        c = http.client.HTTPConnection("trips", 8080, timeout=30)
+        try:
+            c.request("GET", "/trips/7")
+            c.getresponse().read()
+            seen["ok"] += 1; seen["last"] = "ok"
+        except ConnectionRefusedError:
+            seen["refused"] += 1; seen["last"] = "refused"
+        except (OSError, http.client.HTTPException):
+            seen["broken"] += 1; seen["last"] = "broken"
+        c.close()
+        if seen["ok"] == 50: print("warm", flush=True)
+t = threading.Thread(target=work)
+t.start()
+sys.stdin.read()
+stop.set()
+t.join()
+print("refused %(refused)d broken %(broken)d last %(last)s" % seen)
+"#;
+
+/// Ends Qbox under that load, waits for a hundred requests more, and says what the load says.
+fn end_under_load(signal: Signal) -> Result<String> {
+    let mut world = World::book_trip()?;
+    let asked = |world: &World| -> Result<usize> { Ok(world.service("trips")?.count("GET")) };
+    let mut load = world
+        .client
+        .command("python3")
+        .args(["-c", LOAD])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let input = load.stdin.take();
+    let mut lines = BufReader::new(load.stdout.take().context("no output")?).lines();
+    assert_eq!(lines.next().context("the load ended")??, "warm");
+    world.qbox.stop(signal)?;
+    let at_end = asked(&world)?;
+    wait_for("requests after its end", DEADLINE, || {
+        Ok((asked(&world)? > at_end + 100).then_some(()))
+    })?;
+    drop(input);
+    let last = lines.find(|line| line.as_ref().is_ok_and(|line| line != "warm"));
+    load.wait()?;
+    Ok(last.context("the load said nothing")??)
+}
+
+#[test]
+fn no_connection_is_refused_when_it_is_killed_under_load() -> Result<()> {
+    let seen = end_under_load(Signal::KILL)?;
+    ensure!(
+        seen.starts_with("refused 0 ") && seen.ends_with(" last ok"),
+        "{seen}"
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_breaks_when_it_stops_under_load() -> Result<()> {
+    assert_eq!(end_under_load(Signal::TERM)?, "refused 0 broken 0 last ok");
+    Ok(())
+}
+
 /// A request in flight when the order to stop comes is still answered.
 #[test]
 fn a_stopping_qbox_finishes_its_sagas() -> Result<()> {
@@ -182,7 +251,7 @@ fn a_stopping_qbox_finishes_its_sagas() -> Result<()> {
             "-d",
             WISH,
         ])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()?;
     wait_for("the car to be asked", DEADLINE, || {
         Ok((world.service("car")?.count("PUT") > 0).then_some(()))

@@ -18,9 +18,9 @@ use std::sync::Arc;
 /// A step's transaction as far as it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Exchange {
-    /// The request that was sent last.
+    /// The request that was sent last; once one was answered as applied, that one.
     pub request: Option<Arc<Request>>,
-    /// The last whole response.
+    /// The last whole response; once one said applied, that one.
     pub response: Option<Arc<Response>>,
 }
 

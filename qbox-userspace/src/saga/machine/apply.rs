@@ -116,11 +116,16 @@ impl Saga {
             .steps
             .get(step.index())
             .is_some_and(|s| s.kind == Kind::Pivot);
+        let first = self
+            .run(step)
+            .and_then(|run| run.lane(direction))
+            .is_some_and(|lane| lane.used() == 0);
         let flight = Flight {
             durable_first: match direction {
                 Direction::Transaction => pivot || !self.heard,
                 Direction::Probe => false,
-                Direction::Compensation(_) => attempt == 1,
+                // Of each round: the late success that made it necessary must not be lost behind it.
+                Direction::Compensation(_) => first,
             },
             request,
         };
@@ -147,6 +152,7 @@ impl Saga {
         let Some(run) = self.runs.get_mut(step.index()) else {
             return;
         };
+        let kept = run.answered;
         let Some(lane) = run.lane_mut(direction) else {
             return;
         };
@@ -199,17 +205,40 @@ impl Saga {
                 }
             }
         }
-        // A probe that found the effect knows more of it than an answer that told nothing.
-        let tells =
-            direction == Direction::Transaction || (direction == Direction::Probe && class == Class::Applied);
-        if tells
-            && let (AttemptEnd::Answered(response), Some(exchange)) =
-                (end, self.exchanges.get_mut(step.index()))
-        {
-            exchange.response = Some(Arc::new(response.clone()));
+        // A probe that found the effect knows more of it than an answer that told nothing; and nothing knows more than the
+        // answer that said so: others may have read it already.
+        let applied = class == Class::Applied;
+        let tells = direction == Direction::Transaction || (direction == Direction::Probe && applied);
+        if tells && !kept {
+            self.keep(step, direction, attempt, end, applied);
         }
         if self.compensating.is_none() && self.past_pivot() {
             self.go_on();
+        }
+    }
+
+    /// Keeps an answer for those who read it. The one by which the transaction was applied stays, beside its own request:
+    /// that of a later attempt may have taken its place.
+    fn keep(&mut self, step: StepId, direction: Direction, attempt: u32, end: &AttemptEnd, applied: bool) {
+        let AttemptEnd::Answered(response) = end else {
+            return;
+        };
+        let last = applied && direction == Direction::Transaction;
+        let overtaken = self.run(step).is_some_and(|run| run.transaction.sent != attempt);
+        let request = if last && overtaken {
+            self.request(step, direction, attempt).ok()
+        } else {
+            None
+        };
+        let Some(exchange) = self.exchanges.get_mut(step.index()) else {
+            return;
+        };
+        exchange.response = Some(Arc::new(response.clone()));
+        if let Some(request) = request {
+            exchange.request = Some(Arc::new(request));
+        }
+        if last {
+            self.change(step, |run| run.answered = true);
         }
     }
 

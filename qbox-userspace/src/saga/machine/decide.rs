@@ -374,6 +374,14 @@ impl Saga {
             if !run.needs_undo(step) || run.undone || run.stuck.is_some() {
                 return None;
             }
+            if run.is_lost_pivot(step) && !run.by_hand {
+                let cause = "the pivot was applied after all when compensation had begun: it can't be undone";
+                return Some(Event::Stuck {
+                    step: id,
+                    cause: cause.to_owned(),
+                    at,
+                });
+            }
             let Some((n, undo)) = run.next_undo().filter(|_| !run.by_hand) else {
                 return Some(Event::Undone { step: id, at });
             };

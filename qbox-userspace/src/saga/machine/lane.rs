@@ -86,6 +86,8 @@ pub(super) struct Run {
     pub(super) class: Option<Class>,
     /// The probe gave a clear answer.
     pub(super) probed: bool,
+    /// The transaction itself answered that it was applied: that answer is the one that counts.
+    pub(super) answered: bool,
     /// It can't go on forward, and why.
     pub(super) failed: Option<String>,
     /// The request.
@@ -130,8 +132,11 @@ impl Run {
         !self.transaction.is_idle() || !self.probe.is_idle()
     }
 
-    /// Whether there is something to send when the saga turns back.
+    /// Whether there is something to undo when the saga turns back.
     pub(super) fn needs_undo(&self, step: &Step) -> bool {
+        if self.is_lost_pivot(step) {
+            return true;
+        }
         let happened = match self.class {
             Some(Class::Applied | Class::Unknown) => true,
             Some(Class::NotApplied) | None => {
@@ -139,6 +144,11 @@ impl Run {
             }
         };
         happened && step.kind != Kind::Retriable && !step.compensations.is_empty()
+    }
+
+    /// A pivot that is applied. While the saga compensates it came too late: it can't be undone.
+    pub(super) fn is_lost_pivot(&self, step: &Step) -> bool {
+        step.kind == Kind::Pivot && self.class == Some(Class::Applied)
     }
 
     /// Where the transaction stands.

@@ -2,6 +2,7 @@
 
 mod any;
 mod cases;
+mod late;
 mod ledger;
 mod messages;
 mod operator;

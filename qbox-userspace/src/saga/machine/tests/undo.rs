@@ -1,9 +1,8 @@
-//! The way back: order, several compensations, what is stuck, the caller's patience, late successes.
+//! The way back: order, several compensations, what is stuck, the caller's patience.
 
 use super::world::*;
 use crate::saga::{
-    AttemptEnd, Command, CompensateWhen, Direction, Event, Input, SagaState, Step, StepId, StepState,
-    UndoState,
+    AttemptEnd, Command, CompensateWhen, Direction, Event, SagaState, Step, StepId, StepState, UndoState,
 };
 use std::time::Duration;
 
@@ -153,50 +152,4 @@ fn the_caller_is_answered_before_a_compensation_that_takes_too_long() {
     assert_eq!(world.saga.state(), SagaState::Compensating);
     assert_eq!(world.wake(), None);
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
-}
-
-#[test]
-fn a_late_success_is_compensated_again() {
-    let steps = vec![step("hotel", &[]), step("flight", &[]), step("car", &[1])];
-    let mut world = World::new(plan(steps), trigger());
-    let hotel = world.open[0].clone();
-    world.answer(0, T, AttemptEnd::TimedOut);
-    world.answer(1, T, answer(200, ""));
-    assert_eq!(world.names(), ["hotel!0", "flight!0"]);
-    world.answer(0, C, answer(404, ""));
-    assert_eq!(world.views()[0], (StepState::Unknown, UndoState::Undone));
-    let late = Input::Outcome(outcome(&hotel, answer(200, "")));
-    world.input(late.clone());
-    assert_eq!(world.names(), ["flight!0", "hotel!0#2"]);
-    assert_eq!(world.views()[0], (StepState::Applied, UndoState::Running));
-    // Another key, or the service would remember its first answer.
-    let key = |at: usize| {
-        world.open[at]
-            .request
-            .headers
-            .get("idempotency-key")
-            .cloned()
-            .unwrap()
-    };
-    assert!(key(1).ends_with(b"/hotel/undo/0/1\""), "{:?}", key(1));
-    assert_eq!(world.input(late), []);
-    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
-    world.check_replay();
-}
-
-#[test]
-fn a_late_success_during_the_compensation_makes_its_success_void() {
-    let steps = vec![step("hotel", &[]), step("flight", &[])];
-    let mut world = World::new(plan(steps), trigger());
-    let hotel = world.open[0].clone();
-    world.answer(0, T, AttemptEnd::TimedOut);
-    world.answer(1, T, answer(404, ""));
-    world.input(Input::Outcome(outcome(&hotel, answer(200, ""))));
-    assert_eq!(world.names(), ["hotel!0"]);
-    world.answer(0, C, answer(404, ""));
-    assert_eq!(world.names(), ["hotel!0#2"]);
-    world.answer(0, C, answer(200, ""));
-    assert_eq!(world.saga.state(), SagaState::Compensated);
-    // It is over: nothing is looked at any more.
-    assert_eq!(world.input(Input::Outcome(outcome(&hotel, answer(200, "")))), []);
 }

@@ -122,11 +122,11 @@ impl fmt::Display for Line<'_> {
             Event::Compensating { .. } => write!(f, "saga compensates"),
             Event::Undone { step, .. } => write!(f, "{}: undone", self.name(*step)),
             Event::Stuck { step, cause, .. } => {
-                write!(f, "{}: compensation stuck: {cause}", self.name(*step))
+                write!(f, "{}: stuck: {cause}", self.name(*step))
             }
             Event::Committed { .. } => write!(f, "saga committed"),
             Event::Compensated { .. } => write!(f, "saga compensated"),
-            Event::ReplyDue { .. } => write!(f, "the caller is answered before all is undone"),
+            Event::ReplyDue { .. } => write!(f, "the caller is answered before the saga has ended"),
             Event::Decided { operator, .. } => {
                 let step = |s: &StepId| self.name(*s).to_owned();
                 let what = match &operator.action {

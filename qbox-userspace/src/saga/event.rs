@@ -44,7 +44,8 @@ pub enum AttemptEnd {
     TimedOut,
     /// The connection broke, or the answer was no HTTP, after at least one byte was written. Says how.
     Broken(String),
-    /// Qbox stopped while the attempt was in flight.
+    /// Qbox stopped while the attempt was in flight. Stands in the records of a restart alone: an outcome that comes in
+    /// as lost is recorded as [`AttemptEnd::Broken`], so that it counts as an attempt.
     Lost,
 }
 
@@ -140,7 +141,7 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
-    /// The caller has waited `reply_timeout` for the compensation, and is answered before its end.
+    /// The caller has waited long enough, for the compensation or for the end of all, and is answered before it.
     ReplyDue {
         /// When.
         at: Timestamp,

@@ -30,7 +30,7 @@ pub struct Outcome {
     pub direction: Direction,
     /// Which attempt, from 1.
     pub attempt: u32,
-    /// How it ended.
+    /// How it ended. [`AttemptEnd::Lost`] counts as [`AttemptEnd::Broken`]: only [`Input::Recovered`] loses attempts.
     pub end: AttemptEnd,
 }
 

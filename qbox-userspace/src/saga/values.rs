@@ -37,7 +37,8 @@ pub(super) struct Values<'a> {
     pub exchanges: &'a [Exchange],
     /// `saga.failed_step`.
     pub failed_step: Option<StepId>,
-    /// `saga.outcome`: `committed`, `compensating`, `compensated` or `stuck`; `None` while it goes forward.
+    /// `saga.outcome`: `committed`, `compensating`, `compensated` or `stuck`; `None` while it goes forward; in
+    /// a reply then `running`.
     pub outcome: Option<&'a str>,
 }
 

@@ -13,6 +13,7 @@ use crate::saga::message::Request;
 use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate};
 use crate::saga::reply::Reply;
 use crate::saga::retry::Chance;
+use crate::saga::values::Values;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,24 +70,30 @@ impl Saga {
             .filter(|_| !self.paused);
         let goes_forward = self.turned.is_none() && !self.paused && !self.past_pivot();
         let deadline = goes_forward.then(|| self.began.after(self.plan.timeout));
-        let waits_for_reply = !self.overdue && self.state() == SagaState::Compensating;
-        let reply = self
-            .compensating
-            .filter(|_| waits_for_reply)
-            .map(|began| began.after(self.plan.reply_timeout));
-        [retry, deadline, reply].into_iter().flatten().min()
+        [retry, deadline, self.reply_due()].into_iter().flatten().min()
+    }
+
+    /// When the caller is answered although the saga has not ended: `reply_timeout` after compensation began, and never
+    /// later than that after the deadline, whatever it waits for (a pivot that must be known, a step behind it that must be applied,
+    /// an operator's pause). None: it is answered already.
+    pub(super) fn reply_due(&self) -> Option<Timestamp> {
+        if self.overdue || !matches!(self.state(), SagaState::Running | SagaState::Compensating) {
+            return None;
+        }
+        let deadline = self.began.after(self.plan.timeout);
+        let from = self.compensating.map_or(deadline, |began| began.min(deadline));
+        Some(from.after(self.plan.reply_timeout))
     }
 
     fn answers(&self) -> bool {
         match self.state() {
             SagaState::Committed | SagaState::Compensated | SagaState::Stuck => true,
-            SagaState::Compensating => self.overdue,
-            SagaState::Running => false,
+            SagaState::Running | SagaState::Compensating => self.overdue,
         }
     }
 
-    /// The caller's answer, once there is one: the saga is committed, compensated or stuck, or has been compensating for
-    /// `reply_timeout`. As of now: a saga that is answered while it compensates would say something else at its end.
+    /// The caller's answer, once there is one: the saga is committed, compensated or stuck, or the caller has waited long
+    /// enough. As of now: a saga that is answered before its end would say something else at its end.
     #[must_use]
     pub fn reply(&self) -> Option<Reply> {
         if !self.answers() {
@@ -98,7 +105,11 @@ impl Saga {
         } else {
             &self.plan.reply_failure
         };
-        let values = self.values();
+        let values = Values {
+            // A saga that still goes forward has an outcome in no other message.
+            outcome: Some(self.state().as_str()),
+            ..self.values()
+        };
         let made = match plan {
             None => None,
             Some(ReplyPlan::Send(template)) => Some(fill::reply(template, &values)),

@@ -431,10 +431,9 @@ impl Saga {
             .then_some(Event::Compensated { at })
     }
 
-    /// The caller of a saga that compensates for too long.
+    /// The caller of a saga that takes too long.
     fn answer(&self, at: Timestamp) -> Option<Event> {
-        let due = self.compensating?.after(self.plan.reply_timeout);
-        (!self.overdue && at >= due).then_some(Event::ReplyDue { at })
+        (at >= self.reply_due()?).then_some(Event::ReplyDue { at })
     }
 
     /// Whether the step's request is the trigger itself.

@@ -19,12 +19,21 @@
 //! - When a saga turns, retries that are waiting are dropped. A step left unknown by that is still asked by its probe, once.
 //! - A pivot that turns out applied before compensation began wins over the failure: the saga goes on forward. A
 //!   step that then can't be applied is stuck: the saga can be neither undone nor finished without an operator.
+//! - A pivot that turns out applied when compensation had begun is stuck, since it can't be undone; the others are undone.
+//! - The caller is answered at the latest `reply_timeout` after compensation began, and at the latest `timeout` and
+//!   `reply_timeout` after the saga began, whatever it waits for (a pivot that must be known, a step behind it, an operator's
+//!   pause): with the failure's reply, whose `saga.outcome` says where the saga stands. That stays its answer, also if
+//!   the saga commits in the end.
 //! - Terminal states never change. An outcome that comes later is not looked at.
 //! - After a restart any step that the records call unsettled may have been sent in a tail that was lost: it counts as
 //!   unknown. Pivots are the exception, since their intents are made durable before each attempt.
-//! - The first intents of a saga, each attempt of its pivot and the first attempt of each compensation wait for the journal.
-//! - The answer of a probe that found the effect stands for the step's own, which never came.
+//! - The first intents of a saga, each attempt of its pivot and the first attempt of each round of compensations wait for
+//!   the journal.
+//! - The answer by which a transaction was applied is the one that others read, with its own request, whatever later
+//!   attempts answer. A probe's that found the effect stands for it where it never came.
 //! - A step whose transaction succeeds after its compensation was begun is compensated from the start, under another key.
+//! - Only a restart loses calls ([`Input::Recovered`]). An outcome that comes in as [`AttemptEnd::Lost`](super::event::AttemptEnd::Lost) (the runner's own
+//!   call failed) is recorded as broken: it counts as an attempt, and may have had an effect.
 //! - A call that a restart cut off is sent again without counting as an attempt, where the saga goes on that way at all.
 //!
 //! Must not know clocks, sockets, files. Errors: [`ReplayError`] for a history that is none; nothing else fails.
@@ -306,8 +315,18 @@ impl Saga {
         if let Some(ended) = self.ended {
             return ended;
         }
-        let waits = |run: &Run| run.lanes().any(|(_, lane)| !lane.is_idle());
-        if self.runs.iter().any(|run| run.stuck.is_some()) && !self.runs.iter().any(waits) {
+        // What a pause keeps from being sent is not stuck.
+        let held = |step: &Step, run: &Run| {
+            self.paused
+                && self.compensating.is_some()
+                && run.needs_undo(step)
+                && !run.undone
+                && run.stuck.is_none()
+        };
+        let waits = |(_, step, run): (_, &Step, &Run)| {
+            held(step, run) || run.lanes().any(|(_, lane)| !lane.is_idle())
+        };
+        if self.runs.iter().any(|run| run.stuck.is_some()) && !self.each().any(waits) {
             return SagaState::Stuck;
         }
         match self.compensating {

@@ -271,7 +271,7 @@ fn past_its_deadline_a_saga_turns() {
     );
     // In flight: waited for.
     assert_eq!(world.names(), ["flight"]);
-    assert_eq!(world.wake(), None);
+    assert_eq!(world.wake(), Some(START.after(Duration::from_secs(90))));
     world.answer(1, T, answer(200, ""));
     assert_eq!(world.names(), ["flight!0"]);
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);

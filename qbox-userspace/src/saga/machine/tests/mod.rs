@@ -6,6 +6,7 @@ mod late;
 mod ledger;
 mod messages;
 mod operator;
+mod patience;
 mod recovery;
 mod undo;
 mod world;

@@ -1,7 +1,10 @@
 //! What an operator can do, and when.
 
 use super::world::*;
-use crate::saga::{AttemptEnd, Direction, OperatorAction, RetryOn, SagaState, StepId, UndoState};
+use crate::saga::{
+    AttemptEnd, Command, Direction, OperatorAction, RetryOn, SagaState, StepId, Timer, UndoState,
+};
+use std::time::Duration;
 
 const T: Direction = Direction::Transaction;
 const C: Direction = Direction::Compensation(0);
@@ -83,6 +86,22 @@ fn compensate_turns_a_running_saga() {
 }
 
 #[test]
+fn what_a_pause_holds_back_is_not_stuck() {
+    let mut steps = vec![step("hotel", &[]), step("car", &[0]), step("bill", &[1])];
+    steps[1].compensations[0].retry.attempts = Some(1);
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, answer(200, ""));
+    world.answer(2, T, answer(404, ""));
+    world.operator(OperatorAction::Pause);
+    world.answer(1, C, answer(500, ""));
+    assert_eq!(world.saga.state(), SagaState::Compensating);
+    world.operator(OperatorAction::Resume);
+    assert_eq!(world.names(), ["hotel!0"]);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Stuck);
+}
+
+#[test]
 fn a_paused_saga_starts_nothing_until_it_is_resumed() {
     let mut steps = vec![step("hotel", &[]), step("flight", &[0]), step("car", &[1])];
     steps[1].retry = retry(Some(2), &[RetryOn::Any]);
@@ -92,13 +111,15 @@ fn a_paused_saga_starts_nothing_until_it_is_resumed() {
     assert_eq!(world.operator(OperatorAction::Pause), []);
     world.answer(0, T, answer(200, ""));
     assert!(world.names().is_empty());
-    assert_eq!(world.saga.commands(), []);
+    // Only its caller isn't kept waiting.
+    let patience = START.after(Duration::from_secs(90));
+    assert_eq!(world.saga.commands(), [Command::Wake(Timer { at: patience })]);
     world.operator(OperatorAction::Resume);
     assert_eq!(world.operator(OperatorAction::Resume), []);
     assert_eq!(world.names(), ["flight"]);
     world.operator(OperatorAction::Pause);
     world.answer(1, T, answer(503, ""));
-    assert_eq!(world.wake(), None);
+    assert_eq!(world.wake(), Some(patience));
     world.operator(OperatorAction::Resume);
     world.sleep();
     assert_eq!(world.names(), ["flight#2"]);

@@ -171,7 +171,7 @@ impl<'a> Drive<'a> {
     async fn run(mut self) -> Result<Ending, JournalError> {
         loop {
             let wake = self.carry_out().await?;
-            if self.calls.is_empty() && (wake.is_none() || self.is_over()) {
+            if self.calls.is_empty() && (self.is_over() || !self.waits(wake)) {
                 return self.end();
             }
             let input = self.next_input(wake).await;
@@ -209,6 +209,11 @@ impl<'a> Drive<'a> {
                         };
                         summary.cause = Some(line.to_string());
                     }
+                    // Its pivot won over what had failed before.
+                    Event::Committed { .. } => {
+                        summary.failed_step = None;
+                        summary.cause = None;
+                    }
                     _ => {}
                 }
             }
@@ -244,6 +249,11 @@ impl<'a> Drive<'a> {
             self.entry.answer(Ok(Arc::new(reply)));
         }
         Ok(wake)
+    }
+
+    /// With nothing in flight: for a moment, or for an operator who has paused it.
+    fn waits(&self, wake: Option<Timestamp>) -> bool {
+        wake.is_some() || (self.saga.is_paused() && self.saga.state() != SagaState::Stuck)
     }
 
     /// Final, and everybody knows.
@@ -342,5 +352,58 @@ fn state(state: SagaState) -> State {
         SagaState::Compensating => State::Compensating,
         SagaState::Compensated => State::Compensated,
         SagaState::Stuck => State::Stuck,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::registry::Admitted;
+    use crate::runner::testing::{plan, runner, trigger};
+    use crate::saga::{Operator, OperatorAction};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_saga_waits_for_its_operator() {
+        let (plan, hash) = plan(
+            "name = \"x\"\n[trigger]\nurl = \"http://trips/trips/{trip}\"\n\
+             [[step]]\nname = \"hotel\"\nrequest = { method = \"PUT\", url = \"http://hotel/7\" }\n\
+             [[step.compensate]]\nrequest = { method = \"DELETE\", url = \"http://hotel/7\" }\n",
+        );
+        let runner = runner();
+        let shared = &runner.shared;
+        let trigger = trigger("7", None, "");
+        let now = shared.clock.now();
+        let admitted = shared
+            .registry
+            .admit(&plan, &trigger, None, now, || Ok(()))
+            .unwrap();
+        let (Admitted::New(entry), _) = admitted else {
+            panic!("no key: a new saga");
+        };
+        let mut drive = Drive::begin(shared, &entry, hash, trigger, Via::Node).unwrap();
+        // Its request fails, and nothing of it is sent: it waits to be turned back, but is paused.
+        let pause = Operator {
+            action: OperatorAction::Pause,
+            who: "me".to_owned(),
+            why: "to look".to_owned(),
+        };
+        let ended = Outcome {
+            step: StepId(0),
+            direction: Direction::Transaction,
+            attempt: 1,
+            end: AttemptEnd::TimedOut,
+        };
+        for input in [Input::Operator(pause), Input::Outcome(ended)] {
+            let events = drive.saga.decide(input, now);
+            drive.append(&events).unwrap();
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(3600), drive.run()).await;
+        assert!(ended.is_err(), "a paused saga was given up");
+        assert_eq!(
+            entry.summary().replied.unwrap().status,
+            502,
+            "its caller has a reply"
+        );
     }
 }

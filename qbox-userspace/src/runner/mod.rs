@@ -279,10 +279,10 @@ impl Runner {
             outcome: entry.subscribe(),
         };
         // In the queue here, not in the task: order of arrival.
-        let lock = plan.lock.as_ref().map(|template| {
-            // Those without a value are all the same: one after the other is slow, and never wrong.
-            let key = saga::key(plan, entry.id, &trigger, template).unwrap_or_default();
-            shared.locks.enter(key)
+        let lock = plan.lock.as_ref().and_then(|template| {
+            // Those without a value have nothing in common that they could wait for.
+            let key = saga::key(plan, entry.id, &trigger, template)?;
+            Some(shared.locks.enter(key))
         });
         drive::spawn(active, entry, plan_hash, trigger, pod, permit, lock);
         Ok(handle)

@@ -322,6 +322,54 @@ async fn a_lock_is_passed_on_in_order_of_arrival() {
 }
 
 #[tokio::test]
+async fn without_a_value_there_is_no_lock() {
+    let (gate, open) = watch::channel(false);
+    let hotel = Service::start(move |_| Act::Wait(open.clone())).await;
+    let plan = saga(
+        "lock = \"trip ${trigger.json.trip}\"",
+        &[step("hotel", &hotel.url("/7"), "")],
+    );
+    let runner = runner();
+    let handles = ["{}", "no JSON"].map(|body| start(&runner, &plan, trigger("7", None, body)).unwrap());
+    hotel.asked(2).await;
+    gate.send(true).unwrap();
+    for handle in handles {
+        assert_eq!(reply(handle).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_pivot_that_wins_over_a_failure_leaves_no_cause() {
+    let (gate, open) = watch::channel(false);
+    let bank = Service::start(move |_| Act::Wait(open.clone())).await;
+    let url = bank.url("/7");
+    let pay = format!(
+        "[[step]]\nname = \"pay\"\nkind = \"pivot\"\nrequest = {{ method = \"PUT\", url = \"{url}\" }}\n"
+    );
+    let plan = saga("timeout = \"50ms\"", &[pay]);
+    let runner = runner();
+    let handle = start(&runner, &plan, trigger("7", None, "")).unwrap();
+    let id = handle.id;
+    let summary = || runner.saga(id).unwrap().unwrap().summary;
+    let turned = async {
+        while summary().cause.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, turned)
+        .await
+        .expect("its time is over");
+    gate.send(true).unwrap();
+    assert_eq!(reply(handle).await.unwrap().status, 200);
+    assert_eq!(runner.drain(PATIENCE).await, 0);
+    let summary = summary();
+    assert_eq!(
+        (summary.state, summary.failed_step, summary.cause),
+        (State::Committed, None, None)
+    );
+}
+
+#[tokio::test]
 async fn who_waits_longer_for_a_lock_than_a_saga_may_take_is_refused() {
     let hotel = Service::start(|_| Act::Hang).await;
     let slow = saga("lock = \"x\"", &[step("hotel", &hotel.url("/7"), "")]);

@@ -1,4 +1,4 @@
-//! The config room: files to a checked [`Config`] and checked [`Plan`](crate::saga::Plan)s, or to findings.
+//! The config room: files to a checked [`Config`] and checked [`Plan`]s, or to findings.
 //!
 //! A file is walked whole, so that one run names all that is wrong with it, each with its line, its column, a stable
 //! code and how to mend it. Nothing here knows running state: what comes out is plain data. Errors are [`Report`]s

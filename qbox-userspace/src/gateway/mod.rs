@@ -1,7 +1,7 @@
 //! The only place where HTTP meets sagas: is this request a trigger, and what is the answer.
 //!
 //! Knows no socket: requests come whole from the proxy, replies go back to it. It has no errors of its own; why a trigger
-//! has no saga's reply ([`Refused`](crate::runner::Refused)) becomes an RFC 9457 problem (see [`problem`]).
+//! has no saga's reply ([`Refused`](crate::runner::Refused)) becomes an RFC 9457 problem (see `problem.rs`).
 
 mod index;
 mod problem;

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy, dependencies, and the rules that none of them knows.
+//! `cargo xtask lint`: formatting, clippy, rustdoc, dependencies, and the rules that none of them knows.
 
 mod pages;
 mod rooms;
@@ -42,6 +42,15 @@ pub(crate) fn run() -> Result<()> {
     step("Clippy", || {
         let words = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         call(cargo().current_dir(&root).args(words))
+    })?;
+    step("Documentation", || {
+        let words = ["doc", "--workspace", "--no-deps"];
+        call(
+            cargo()
+                .current_dir(&root)
+                .env("RUSTDOCFLAGS", "-D warnings")
+                .args(words),
+        )
     })?;
     dependencies(&root)
 }

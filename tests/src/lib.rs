@@ -5,6 +5,9 @@
 //! [`Qbox`], the release binary. All of it goes when its owner is dropped, and the namespaces even when the owner is
 //! killed. The machine's own network, firewall rules and files are never touched.
 //!
+//! Two variables of the environment are for whoever looks for a fault: `QBOX_BIN` is the binary to test, and
+//! `QBOX_TEST_LOG` (a level or filter, as `[log]` takes it) has every Qbox's log shown.
+//!
 //! This crate knows the binary, its files and its admin API, and nothing of its inside. Errors are [`anyhow`]'s, with
 //! what was tried.
 

@@ -14,6 +14,7 @@ pub use view::{Capture, EventView, Pod, SagaView, Status, definition};
 use crate::runner::Runner;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 pub enum AdminError {
     /// The TCP address is taken, or not this machine's.
     #[error(
-        "the admin API can't listen on {address}: {source}; is another Qbox running, or should admin.listen differ?"
+        "the admin API can't listen on {address} (is another Qbox running, or should `listen` of [admin] differ?)"
     )]
     Listen {
         /// Which.
@@ -32,7 +33,7 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The Unix socket can't be made.
-    #[error("the admin socket {}: {source}", path.display())]
+    #[error("can't make the admin socket {}", path.display())]
     Socket {
         /// Where.
         path: PathBuf,
@@ -40,8 +41,8 @@ pub enum AdminError {
         source: io::Error,
     },
     /// No thread or no runtime.
-    #[error("the admin API can't start: {0}")]
-    Start(io::Error),
+    #[error("the admin API can't start")]
+    Start(#[source] io::Error),
 }
 
 /// Where it listens.
@@ -71,6 +72,56 @@ impl std::fmt::Debug for Node {
     }
 }
 
+/// Both sockets, open; nobody is answered yet.
+#[derive(Debug)]
+pub struct Bound {
+    address: SocketAddr,
+    tcp: TcpListener,
+    unix: Option<(UnixListener, socket::Bound)>,
+}
+
+impl Bound {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// [`AdminError`]: an address or the socket's path is taken. A socket that this process has no leave to make is done
+    /// without, and that is logged.
+    pub fn new(settings: &Settings) -> Result<Self, AdminError> {
+        let listen = |source| AdminError::Listen {
+            address: settings.listen,
+            source,
+        };
+        let tcp = TcpListener::bind(settings.listen).map_err(listen)?;
+        tcp.set_nonblocking(true).map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+        let unix = match socket::bind(&settings.socket) {
+            Ok(unix) => Some(unix),
+            // Without root the default place is out of reach, which is no reason not to run.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(
+                    socket = %settings.socket.display(),
+                    %error,
+                    "no admin socket for `qbox status` and the like: set `socket` of [admin] to a place of your own"
+                );
+                None
+            }
+            Err(source) => {
+                return Err(AdminError::Socket {
+                    path: settings.socket.clone(),
+                    source,
+                });
+            }
+        };
+        Ok(Self { address, tcp, unix })
+    }
+
+    /// The TCP address, with the port that was found where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// The running API. Dropping it ends it, and takes its socket away.
 #[derive(Debug)]
 pub struct Admin {
@@ -81,37 +132,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens and serves.
+    /// Serves.
     ///
     /// # Errors
-    /// [`AdminError`]: an address or the socket's path is taken. A socket that this process has no leave to make is done
-    /// without, and that is logged.
-    pub fn start(settings: &Settings, runner: Runner, node: Node) -> Result<Self, AdminError> {
-        let listen = |source| AdminError::Listen {
-            address: settings.listen,
-            source,
-        };
-        let tcp = TcpListener::bind(settings.listen).map_err(listen)?;
-        tcp.set_nonblocking(true).map_err(listen)?;
-        let address = tcp.local_addr().map_err(listen)?;
-        let (unix, socket) = match socket::bind(&settings.socket) {
-            Ok((unix, socket)) => (Some(unix), Some(socket)),
-            // Without root the default place is out of reach, which is no reason not to run.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                tracing::warn!(
-                    socket = %settings.socket.display(),
-                    %error,
-                    "no admin socket for `qbox status` and the like: set `socket` of [admin] to a place of your own"
-                );
-                (None, None)
-            }
-            Err(source) => {
-                return Err(AdminError::Socket {
-                    path: settings.socket.clone(),
-                    source,
-                });
-            }
-        };
+    /// [`AdminError::Start`].
+    pub fn start(bound: Bound, runner: Runner, node: Node) -> Result<Self, AdminError> {
+        let Bound { address, tcp, unix } = bound;
+        let (unix, socket) = unix.unzip();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

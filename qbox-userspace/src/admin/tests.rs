@@ -31,7 +31,8 @@ fn start(runner: &Runner, node: Node) -> (Admin, tempfile::TempDir) {
         listen: "127.0.0.1:0".parse().unwrap(),
         socket: folder.path().join("run/admin.sock"),
     };
-    (Admin::start(&settings, runner.clone(), node).unwrap(), folder)
+    let bound = Bound::new(&settings).unwrap();
+    (Admin::start(bound, runner.clone(), node).unwrap(), folder)
 }
 
 /// Status and body of a GET over `stream`.
@@ -80,20 +81,39 @@ async fn the_socket_is_its_owners_and_goes_with_the_api() {
         listen: "127.0.0.1:0".parse().unwrap(),
         socket: path.clone(),
     };
-    let error = Admin::start(&again, runner(), node()).unwrap_err();
-    assert!(
-        error.to_string().contains("another Qbox answers there"),
-        "{error}"
+    let error = anyhow::Error::from(Bound::new(&again).unwrap_err());
+    assert_eq!(
+        format!("{error:#}"),
+        format!(
+            "can't make the admin socket {}: another Qbox answers there",
+            path.display()
+        )
     );
     drop(admin);
     assert!(!path.exists());
     // What a killed Qbox leaves behind is replaced; what is no socket is not.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    drop(Admin::start(&again, runner(), node()).unwrap());
+    drop(Bound::new(&again).unwrap());
     std::fs::write(&path, "precious").unwrap();
-    assert!(Admin::start(&again, runner(), node()).is_err());
+    assert!(Bound::new(&again).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     drop(folder);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_its_cause_once() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings {
+        listen: taken.local_addr().unwrap(),
+        socket: "/nowhere".into(),
+    };
+    let error = anyhow::Error::from(Bound::new(&settings).unwrap_err());
+    let text = format!("{error:#}");
+    assert!(
+        text.starts_with("the admin API can't listen on 127.0.0.1:"),
+        "{text}"
+    );
+    assert_eq!(text.matches("in use").count(), 1, "{text}");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use anyhow::{Context, bail};
 use entrance::Entrance;
 use signals::Signals;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,11 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         tracing::warn!(folder = %config.sagas.display(), "no saga is defined: everything passes through");
     }
     let hosts = hosts(config)?;
+    // Before anything is captured: a second Qbox on the node ends here, and no pod notices.
+    let admin = admin::Bound::new(&admin::Settings {
+        listen: config.admin.listen,
+        socket: config.admin.socket.clone(),
+    })?;
     let runner = runner(config, hosts.clone());
     let definitions: Vec<Definition> = plans
         .iter()
@@ -95,12 +101,8 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         depth: config.limits.depth,
     };
     let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), settings));
-    let proxy = Proxy::new(gateway, proxy_settings(config), hosts);
+    let proxy = Proxy::new(gateway, proxy_settings(config, admin.address()), hosts);
     let mut entrance = Entrance::open(config, plans, proxy.clone())?;
-    let settings = admin::Settings {
-        listen: config.admin.listen,
-        socket: config.admin.socket.clone(),
-    };
     let node = Node {
         capture: entrance.describe(),
         pods: entrance.pods(),
@@ -109,7 +111,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
             .map(|d| admin::definition(&d.plan, &d.hash.to_string()))
             .collect(),
     };
-    let admin = Admin::start(&settings, runner.clone(), node)?;
+    let admin = Admin::start(admin, runner.clone(), node)?;
     tracing::info!(
         sagas = plans.len(),
         admin = %admin.address(),
@@ -183,14 +185,14 @@ fn runner(config: &Config, hosts: Hosts) -> Runner {
     Runner::new(Arc::new(journal), upstream, settings)
 }
 
-fn proxy_settings(config: &Config) -> proxy::Settings {
+fn proxy_settings(config: &Config, admin: SocketAddr) -> proxy::Settings {
     proxy::Settings {
         head: config.limits.head,
         connections: config.limits.connections,
         detect_timeout: config.proxy.detect_timeout,
         head_timeout: config.proxy.head_timeout,
         connect_timeout: config.proxy.connect_timeout,
-        private: Some(config.admin.listen),
+        private: Some(admin),
         ..proxy::Settings::default()
     }
 }

@@ -100,7 +100,8 @@ impl Capture {
     /// What is missing, in one sentence.
     pub fn start(settings: &Settings, sink: Sink) -> Result<Self, InterceptError> {
         load::check()?;
-        raised::limits();
+        raised::files();
+        raised::memory();
         let cgroup = Cgroup::open_or_make(&settings.cgroup)?;
         let constants = Constants {
             mark: settings.mark,

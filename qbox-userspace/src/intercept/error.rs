@@ -41,7 +41,7 @@ pub enum InterceptError {
         mount: PathBuf,
     },
     /// The cgroup is missing and can't be made, or can't be opened.
-    #[error("the cgroup {path} can't be made or opened: {source}; {WITHOUT}")]
+    #[error("can't make or open the cgroup {path} ({WITHOUT})")]
     Cgroup {
         /// As configured.
         path: PathBuf,
@@ -101,7 +101,7 @@ pub enum InterceptError {
         pod: String,
     },
     /// The namespace can't be entered, or no file descriptor is left.
-    #[error("can't listen in the namespace of pod {pod}: {source}")]
+    #[error("can't listen in the namespace of pod {pod}")]
     Listen {
         /// The pod's name.
         pod: String,
@@ -109,7 +109,7 @@ pub enum InterceptError {
         source: io::Error,
     },
     /// Something of the process's own: a task, a file descriptor.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was tried.
         what: &'static str,

@@ -1,6 +1,7 @@
 //! Explicit mode: a plain listening port, to which clients send what they would have sent to a service. No eBPF, no root.
 
 use super::accept::{BACKLOG, Task, accept};
+use super::raised;
 use crate::netns;
 use socket2::Domain;
 use std::io;
@@ -40,6 +41,7 @@ impl Listener {
 /// # Errors
 /// The address is in use or not this machine's.
 pub fn listen(address: SocketAddr, sink: ExplicitSink) -> io::Result<Listener> {
+    raised::files();
     let socket = netns::tcp_socket(Domain::for_address(address))?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;

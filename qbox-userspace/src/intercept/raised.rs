@@ -10,8 +10,8 @@ const HIGHEST: u64 = 1 << 16;
 /// How many below the highest are kept for links.
 const ROOM: u64 = 16;
 
-/// Raises what this process may open to what it may raise it to, and, for kernels before 5.11, what eBPF may lock.
-pub(super) fn limits() {
+/// Raises what this process may open to what it may raise it to: a connection takes two descriptors.
+pub(super) fn files() {
     let files = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: files.maximum,
@@ -20,6 +20,10 @@ pub(super) fn limits() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "can't raise the limit of open files");
     }
+}
+
+/// Raises what eBPF may lock, which kernels before 5.11 ask for.
+pub(super) fn memory() {
     let unlimited = Rlimit {
         current: None,
         maximum: None,

@@ -13,7 +13,7 @@ pub(super) fn refused(refused: &Refused) -> Reply {
         Refused::KeyReused => (422, "The Idempotency-Key was used for another request"),
         Refused::Halted(_) => (500, "The saga was halted; its outcome is unknown"),
     };
-    let mut reply = problem(status, title, &refused.to_string());
+    let mut reply = Reply::problem(status, Some(title), &refused.to_string());
     if status == 503 {
         reply
             .headers
@@ -25,18 +25,5 @@ pub(super) fn refused(refused: &Refused) -> Reply {
 /// The answer to a trigger below too many sagas (RFC 5842, 7.2).
 pub(super) fn too_deep(limit: u8) -> Reply {
     let detail = format!("more than {limit} sagas are above this one");
-    problem(508, "Sagas nest too deeply", &detail)
-}
-
-fn problem(status: u16, title: &str, detail: &str) -> Reply {
-    let body =
-        serde_json::json!({ "type": "about:blank", "status": status, "title": title, "detail": detail });
-    Reply {
-        status,
-        headers: vec![(
-            "Content-Type".to_owned(),
-            Bytes::from_static(b"application/problem+json"),
-        )],
-        body: Bytes::from(body.to_string()),
-    }
+    Reply::problem(508, Some("Sagas nest too deeply"), &detail)
 }

@@ -72,6 +72,21 @@ pub struct Reply {
     pub body: Bytes,
 }
 
+impl Reply {
+    /// A problem (RFC 9457, 3) of no type of its own.
+    #[must_use]
+    pub fn problem(status: u16, title: Option<&str>, detail: &str) -> Self {
+        let body =
+            serde_json::json!({ "type": "about:blank", "status": status, "title": title, "detail": detail });
+        let kind = Bytes::from_static(b"application/problem+json");
+        Self {
+            status,
+            headers: vec![("Content-Type".to_owned(), kind)],
+            body: Bytes::from(body.to_string()),
+        }
+    }
+}
+
 /// Who decides which requests are taken.
 pub trait Handler: Send + Sync + 'static {
     /// Looks at a head. Called for every request: allocates nothing.

@@ -3,7 +3,6 @@
 
 use super::detect::is_token;
 use super::handler::Reply;
-use bytes::Bytes;
 use http::StatusCode;
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,21 +21,12 @@ pub(super) struct Terms {
     pub(super) close: bool,
 }
 
-/// The proxy's own answers are problems (RFC 9457, 3).
+/// One of the proxy's own answers.
 pub(super) fn problem(status: u16, detail: &str) -> Reply {
     let title = StatusCode::from_u16(status)
         .ok()
         .and_then(|code| code.canonical_reason());
-    let body =
-        serde_json::json!({ "type": "about:blank", "status": status, "title": title, "detail": detail });
-    Reply {
-        status,
-        headers: vec![(
-            "Content-Type".to_owned(),
-            Bytes::from_static(b"application/problem+json"),
-        )],
-        body: Bytes::from(body.to_string()),
-    }
+    Reply::problem(status, title, detail)
 }
 
 /// The bytes of an answer, `now` for its Date (RFC 9110, 6.6.1).

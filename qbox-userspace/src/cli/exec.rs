@@ -6,10 +6,12 @@
 use super::client;
 use anyhow::{Context, Result, bail};
 use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -154,20 +156,29 @@ fn join(cgroup: &Path) -> Result<()> {
 }
 
 /// A cgroup of this process's own below the enrolled one; dropped, the process goes back and the cgroup is removed.
+///
+/// Both ways are held open: they may lead through the Qbox process (see [`reach`]), which can end before the command.
 struct Joined {
-    cgroup: PathBuf,
-    home: PathBuf,
+    enrolled: File,
+    name: String,
+    home: File,
 }
 
 impl Joined {
     fn new(enrolled: &Path) -> Result<Self> {
-        let home = home(enrolled)?;
+        let home = home(enrolled)?.join("cgroup.procs");
+        let home = File::options()
+            .write(true)
+            .open(&home)
+            .with_context(|| format!("can't open {} (is this root?)", home.display()))?;
         sweep(enrolled);
-        let cgroup = enrolled.join(format!("{PREFIX}{}", std::process::id()));
-        fs::create_dir(&cgroup)
-            .with_context(|| format!("can't make the cgroup {} (is this root?)", cgroup.display()))?;
-        let joined = Self { cgroup, home };
-        join(&joined.cgroup)?;
+        let name = format!("{PREFIX}{}", std::process::id());
+        let cgroup = enrolled.join(&name);
+        let made = fs::create_dir(&cgroup).and_then(|()| File::open(enrolled));
+        let enrolled =
+            made.with_context(|| format!("can't make the cgroup {} (is this root?)", cgroup.display()))?;
+        let joined = Self { enrolled, name, home };
+        join(&cgroup)?;
         Ok(joined)
     }
 }
@@ -175,8 +186,8 @@ impl Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         // What the command left running in the background keeps the cgroup, and stays captured.
-        drop(join(&self.home));
-        drop(fs::remove_dir(&self.cgroup));
+        let _ = self.home.write_all(b"0");
+        let _ = unlinkat(&self.enrolled, self.name.as_str(), AtFlags::REMOVEDIR);
     }
 }
 

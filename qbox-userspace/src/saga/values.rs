@@ -37,8 +37,7 @@ pub(super) struct Values<'a> {
     pub exchanges: &'a [Exchange],
     /// `saga.failed_step`.
     pub failed_step: Option<StepId>,
-    /// `saga.outcome`: `committed`, `compensating`, `compensated` or `stuck`; `None` while it goes forward; in
-    /// a reply then `running`.
+    /// `saga.outcome`: in a reply where the saga stands, else `compensating`, or `None` while it goes forward.
     pub outcome: Option<&'a str>,
 }
 

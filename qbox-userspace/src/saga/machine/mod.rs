@@ -372,13 +372,8 @@ impl Saga {
             trigger: &self.trigger,
             exchanges: &self.exchanges,
             failed_step: self.failed_step(),
-            outcome: match self.state() {
-                SagaState::Running => None,
-                SagaState::Committed => Some("committed"),
-                SagaState::Compensating => Some("compensating"),
-                SagaState::Compensated => Some("compensated"),
-                SagaState::Stuck => Some("stuck"),
-            },
+            // All that is sent is sent before the end, and compensations also when other steps are stuck. (A reply says more.)
+            outcome: self.compensating.map(|_| SagaState::Compensating.as_str()),
         }
     }
 

@@ -178,6 +178,19 @@ fn a_compensation_may_use_what_the_probe_found() {
 }
 
 #[test]
+fn a_compensation_is_one_of_a_saga_that_compensates_also_beside_a_stuck_step() {
+    let mut steps = two();
+    steps[1].compensations[0].retry.attempts = Some(1);
+    steps[0].compensations[0].request.body =
+        BodyTemplate::Text(template("${saga.outcome}", Place::Compensation(StepId(0))));
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, AttemptEnd::TimedOut);
+    world.answer(1, C, answer(500, ""));
+    assert_eq!(open(&world, 0).request.body, "compensating");
+}
+
+#[test]
 fn a_step_whose_condition_does_not_hold_is_skipped_and_those_after_it_run() {
     let mut steps = two();
     let mut when = |value: &str, test| {

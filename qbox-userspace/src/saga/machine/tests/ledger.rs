@@ -11,6 +11,8 @@ pub(super) struct Ledger(Vec<Entry>);
 struct Entry {
     /// The transaction has happened at least once.
     happened: bool,
+    /// An operator has settled it.
+    by_hand: bool,
     /// What it did that each compensation undoes.
     parts: Vec<bool>,
 }
@@ -19,6 +21,7 @@ impl Ledger {
     pub(super) fn new(world: &World) -> Self {
         let entry = |step: &crate::saga::Step| Entry {
             happened: false,
+            by_hand: false,
             parts: vec![false; step.compensations.len()],
         };
         Self(world.plan.steps.iter().map(entry).collect())
@@ -45,6 +48,7 @@ impl Ledger {
     /// An operator undid it.
     pub(super) fn undo_by_hand(&mut self, step: StepId) {
         self.0[step.index()].parts.fill(false);
+        self.0[step.index()].by_hand = true;
     }
 
     /// All or nothing, as far as the saga says so.
@@ -66,8 +70,11 @@ impl Ledger {
                 SagaState::Compensated => {
                     assert!(!there, "left behind: {why}");
                     assert!(view.undo != UndoState::Stuck, "{why}");
-                    // What can't be undone has not happened.
-                    assert!(step.kind == Kind::Compensatable || !entry.happened, "{why}");
+                    // What can't be undone has not happened, unless a person says so.
+                    assert!(
+                        step.kind == Kind::Compensatable || !entry.happened || entry.by_hand,
+                        "{why}"
+                    );
                     let skipped = view.state == StepState::Skipped;
                     let may_have = matches!(view.state, StepState::Applied | StepState::Unknown);
                     let has = !step.compensations.is_empty() && step.kind == Kind::Compensatable;

@@ -152,6 +152,21 @@ impl Journal for Memory {
         open.sort_by_key(|history| history.saga); // Ids of version 7 sort by time.
         Box::new(open.into_iter().map(Ok))
     }
+
+    fn finished(&self, limit: usize) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
+        let state = self.state();
+        let finished: Vec<History> = state
+            .finished
+            .iter()
+            .rev()
+            .take(limit)
+            .filter_map(|(saga, _)| {
+                let events = state.sagas.get(saga)?.events.clone();
+                Some(History { saga: *saga, events })
+            })
+            .collect();
+        Box::new(finished.into_iter().map(Ok))
+    }
 }
 
 /// About how many bytes an event takes.

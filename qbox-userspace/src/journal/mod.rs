@@ -1,11 +1,14 @@
-//! Where sagas' events are kept: the trait that the runner drives, and [`Memory`], which keeps them in this process.
+//! Where sagas' events are kept: the trait that the runner drives; [`Durable`], which keeps them on local disk; and
+//! [`Memory`], which keeps them in this process.
 //!
 //! Append-only, per saga, numbered from 0. An append takes its place in the order at once and becomes durable later:
 //! the runner awaits [`Journal::durable`] before what must not run ahead of it, and nowhere else. Knows events and plans, no
 //! HTTP and no machine. Errors: [`JournalError`]; after one, the saga in question is to be halted, not gone on with in memory.
 
+pub mod durable;
 mod memory;
 
+pub use durable::{Durable, OpenError};
 pub use memory::{Memory, Retention};
 
 use crate::saga::{Event, Plan, PlanHash, SagaId};
@@ -34,6 +37,17 @@ pub enum JournalError {
         /// How many events the journal has.
         have: u64,
     },
+    /// One saga's records are damaged, or can't be understood. The others are as they were.
+    #[error("the history of saga {saga} can't be read: {cause}")]
+    Record {
+        /// Whose.
+        saga: SagaId,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The store can't be read just now.
+    #[error("the journal can't be read: {0}")]
+    Read(String),
     /// The store says so.
     #[error("the journal can't be written: {0}")]
     Store(String),
@@ -84,7 +98,17 @@ pub trait Journal: Send + Sync + 'static {
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError>;
 
     /// The sagas that have not ended, oldest first: what a restart has to take up.
+    ///
+    /// An item is an error where that one can't be read; the rest follow.
     fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_>;
+
+    /// The youngest `limit` that have ended and are still kept, those that ended last first. Errors as in [`Journal::open`].
+    fn finished(&self, limit: usize) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_>;
+
+    /// Why it takes nothing any more, once that is so.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A plan's content hash: SHA-256 of its JSON form, which is the form it is stored in.

@@ -1,12 +1,13 @@
 //! HTTP messages as the saga room sees them: plain data, whole, decoded from any framing.
 
+use super::octets;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Header fields in the order and case in which they came. Names compare without case (RFC 9110, 5.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Headers(pub Vec<(String, Bytes)>);
+pub struct Headers(#[serde(with = "octets::fields")] pub Vec<(String, Bytes)>);
 
 impl Headers {
     /// The first value of `name`, without case.
@@ -80,6 +81,7 @@ pub struct Request {
     /// The fields, without those that frame the body (`Content-Length`, `Transfer-Encoding`) or name the host.
     pub headers: Headers,
     /// The whole body, any transfer coding taken off.
+    #[serde(with = "octets")]
     pub body: Bytes,
 }
 
@@ -91,6 +93,7 @@ pub struct Response {
     /// The fields, as in [`Request::headers`].
     pub headers: Headers,
     /// The body, up to `limits.response_body`.
+    #[serde(with = "octets")]
     pub body: Bytes,
     /// The body was longer than the limit and the rest was read and dropped: an expression that reads it has no value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -26,6 +26,7 @@ mod io;
 mod machine;
 mod matcher;
 mod message;
+mod octets;
 mod plan;
 mod reply;
 mod retry;

@@ -47,6 +47,7 @@ const IMPURE: &[&str] = &[
     "mio",
     "qbox_common",
     "rand",
+    "rusqlite",
     "rustix",
     "sha2",
     "socket2",

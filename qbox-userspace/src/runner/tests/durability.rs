@@ -52,6 +52,12 @@ impl Journal for Gated {
     fn open(&self) -> Box<dyn Iterator<Item = Result<journal::History, JournalError>> + Send + '_> {
         self.inner.open()
     }
+    fn finished(
+        &self,
+        limit: usize,
+    ) -> Box<dyn Iterator<Item = Result<journal::History, JournalError>> + Send + '_> {
+        self.inner.finished(limit)
+    }
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ impl Settings {
         for (number, text) in self.sagas.iter().enumerate() {
             fs::write(folder.join(format!("sagas/{number}.toml")), text)?;
         }
-        let mut text = format!("grace = \"2s\"\n{capture}");
+        let mut text = format!("grace = \"2s\"\nstate_dir = \"state\"\n{capture}");
         write!(text, "[upstream]\nhosts = {hosts:?}\n")?;
         write!(
             text,
@@ -198,13 +198,23 @@ impl Qbox {
         Ok(kilobytes * 1024)
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// As kill(2).
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(id.context("no process id")?, signal)?)
+    }
+
+    /// Sends a signal and waits for the end. One that has ended by a [`Qbox::signal`] is only waited for.
     ///
     /// # Errors
     /// It doesn't end in time.
     pub fn stop(&mut self, signal: Signal) -> Result<ExitStatus> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(id.context("no process id")?, signal)?;
+        if self.child.try_wait()?.is_none() {
+            self.signal(signal)?;
+        }
         let child = &mut self.child;
         let status = wait_for("Qbox to end", DEADLINE, || Ok(child.try_wait()?))?;
         self.ended = Some(status);

@@ -9,17 +9,17 @@ mod logs;
 mod signals;
 
 use crate::admin::{self, Admin, Node};
-use crate::config::{self, CaptureMode, Config, Loaded};
+use crate::config::{self, CaptureMode, Config, Loaded, Store};
 use crate::gateway::{self, Definition, Gateway};
-use crate::journal::{Memory, Retention};
+use crate::journal::{Durable, Journal, Memory, OpenError, Retention, durable};
 use crate::proxy::{self, Proxy};
-use crate::runner::{self, Runner};
+use crate::runner::{self, Recovered, Retain, Runner};
 use crate::saga::Plan;
 use crate::upstream::{self, Hosts, Upstream};
 use anyhow::{Context, bail};
 use entrance::Entrance;
 use signals::Signals;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,7 +91,16 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         listen: config.admin.listen,
         socket: config.admin.socket.clone(),
     })?;
-    let runner = runner(config, hosts.clone());
+    let runner = runner(config, journal(config)?, hosts.clone());
+    let recovered = runner.recover();
+    if recovered != Recovered::default() {
+        let Recovered {
+            open,
+            ended,
+            unreadable,
+        } = recovered;
+        tracing::info!(open, ended, unreadable, "sagas found in the journal");
+    }
     let definitions: Vec<Definition> = plans
         .iter()
         .map(|plan| Definition::new(Arc::clone(plan)))
@@ -129,12 +138,12 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     tokio::select! {
         left = drain => {
             if left > 0 {
-                name_left(&runner);
+                name_left(&runner, config.journal.store);
             }
             tracing::info!(left, "stopped");
         }
         () = signals.next() => {
-            name_left(&runner);
+            name_left(&runner, config.journal.store);
             bail!("stopped by a second signal, with {} sagas in flight", runner.health().in_flight)
         }
     }
@@ -143,14 +152,21 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Names the sagas that are cut off: nobody else knows of them once this process is gone.
-fn name_left(runner: &Runner) {
+/// Names the sagas that are cut off: without a durable journal nobody else knows of them once this process is gone.
+fn name_left(runner: &Runner, store: Store) {
     let left = runner
         .sagas(usize::MAX)
         .into_iter()
         .filter(|saga| saga.ended.is_none());
     for runner::Summary { id, name, state, .. } in left {
-        tracing::error!(saga = %id, name, ?state, "saga cut off: what it has done so far is not undone");
+        match store {
+            Store::Disk => {
+                tracing::warn!(saga = %id, name, ?state, "saga not ended: the journal has it, and the next start takes it up");
+            }
+            Store::Memory => {
+                tracing::error!(saga = %id, name, ?state, "saga cut off: what it has done so far is not undone");
+            }
+        }
     }
 }
 
@@ -164,12 +180,40 @@ fn hosts(config: &Config) -> anyhow::Result<Hosts> {
     Ok(Hosts::parse(&text))
 }
 
-fn runner(config: &Config, hosts: Hosts) -> Runner {
+/// The journal that the configuration asks for. It never falls back on memory by itself.
+fn journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
+    let (open, keep) = (config.limits.sagas_in_flight, config.journal.keep);
+    match config.journal.store {
+        Store::Disk => {
+            let opened = Durable::open(&config.state_dir, durable::Settings { open, keep });
+            let journal = opened.map_err(|error| {
+                let denied = matches!(&error, OpenError::Folder { source, .. }
+                    if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));
+                match denied {
+                    true => anyhow::anyhow!(
+                        "{error}; name a folder that this process may write with `state_dir`, or, to try Qbox out \
+                         without a journal that survives it, set `store = \"memory\"` in [journal]"
+                    ),
+                    false => anyhow::Error::new(error).context("no journal (`state_dir`)"),
+                }
+            })?;
+            tracing::debug!(file = %journal.path().display(), "journal");
+            Ok(Arc::new(journal))
+        }
+        Store::Memory => {
+            tracing::warn!("the journal is in memory: when Qbox ends, sagas in flight are lost half-way");
+            let kept = Retention {
+                open,
+                age: keep,
+                ..Retention::default()
+            };
+            Ok(Arc::new(Memory::new(kept)))
+        }
+    }
+}
+
+fn runner(config: &Config, journal: Arc<dyn Journal>, hosts: Hosts) -> Runner {
     let limits = &config.limits;
-    let journal = Memory::new(Retention {
-        open: limits.sagas_in_flight,
-        ..Retention::default()
-    });
     let upstream = Upstream::new(upstream::Settings {
         hosts,
         max_idle_per_upstream: limits.upstream_connections,
@@ -180,9 +224,12 @@ fn runner(config: &Config, hosts: Hosts) -> Runner {
     });
     let settings = runner::Settings {
         in_flight: limits.sagas_in_flight,
-        ..runner::Settings::default()
+        retain: Retain {
+            age: config.journal.keep,
+            ..Retain::default()
+        },
     };
-    Runner::new(Arc::new(journal), upstream, settings)
+    Runner::new(journal, upstream, settings)
 }
 
 fn proxy_settings(config: &Config, admin: SocketAddr) -> proxy::Settings {

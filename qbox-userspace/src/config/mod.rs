@@ -27,7 +27,9 @@ mod warnings;
 
 pub use check::{check_paths, load};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
-pub use qbox_toml::{Admin, Capture, CaptureMode, Config, Explicit, Limits, Log, LogFormat, Proxy, Upstream};
+pub use qbox_toml::{
+    Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Store, Upstream,
+};
 
 use crate::saga::{Plan, PlanHash};
 use sha2::{Digest, Sha256};
@@ -126,6 +128,7 @@ mod tests {
         let text = include_str!("../../../config/qbox.toml");
         let sections = [
             "",
+            "[journal]",
             "[capture]",
             "[explicit]",
             "[limits]",

@@ -14,6 +14,10 @@ pub struct Config {
     pub sagas: PathBuf,
     /// How long a stopping Qbox waits for sagas and connections in flight.
     pub grace: Duration,
+    /// Where the journal is kept. One Qbox at a time.
+    pub state_dir: PathBuf,
+    /// `[journal]`.
+    pub journal: Journal,
     /// `[capture]`.
     pub capture: Capture,
     /// `[explicit]`.
@@ -28,6 +32,24 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`.
     pub log: Log,
+}
+
+/// `[journal]`: what is kept of sagas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// `store`.
+    pub store: Store,
+    /// How long finished sagas are kept, and their callers' keys with them.
+    pub keep: Duration,
+}
+
+/// `journal.store`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// On disk, in `state_dir`: sagas survive a crash.
+    Disk,
+    /// In this process: they don't. For trying Qbox out.
+    Memory,
 }
 
 /// `[capture]`: how requests come to Qbox.
@@ -137,6 +159,11 @@ impl Default for Config {
         Self {
             sagas: PathBuf::from("sagas"),
             grace: 30 * SECOND,
+            state_dir: PathBuf::from("/var/lib/qbox"),
+            journal: Journal {
+                store: Store::Disk,
+                keep: 72 * 3600 * SECOND,
+            },
             capture: Capture {
                 mode: CaptureMode::Ebpf,
                 cgroup: default_cgroup(),
@@ -214,6 +241,14 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
     });
     set(&mut config.grace, root.get("grace"), |n| {
         n.duration(Duration::ZERO)
+    });
+    set(&mut config.state_dir, root.get("state_dir"), |n| {
+        Some(folder.join(n.filled()?.value))
+    });
+    section(root, "journal", |t| {
+        let stores = [("disk", Store::Disk), ("memory", Store::Memory)];
+        set(&mut config.journal.store, t.get("store"), |n| n.choice(&stores));
+        set(&mut config.journal.keep, t.get("keep"), |n| n.duration(SECOND));
     });
     section(root, "capture", |t| {
         let capture = &mut config.capture;

@@ -1,7 +1,8 @@
-//! One line of plain words for each event: for the log, the API and `qbox sagas show`.
+//! One line of plain words for each event: for the log, the API and `qbox sagas show`; and what a list says of a saga, as
+//! its events tell it.
 
-use super::Sent;
-use crate::saga::{AttemptEnd, Class, Direction, Event, OperatorAction, Plan, StepId};
+use super::{Sent, State, Summary};
+use crate::saga::{AttemptEnd, Class, Direction, Event, OperatorAction, Plan, SagaState, StepId};
 use std::fmt;
 
 /// An event beside its plan, which knows the steps' names.
@@ -42,6 +43,44 @@ fn class(direction: Direction, class: Class) -> &'static str {
         (_, Class::Applied) => "applied",
         (_, Class::Unknown) => "unknown",
         (_, Class::NotApplied) => "not applied",
+    }
+}
+
+impl From<SagaState> for State {
+    fn from(state: SagaState) -> Self {
+        match state {
+            SagaState::Running => Self::Running,
+            SagaState::Committed => Self::Committed,
+            SagaState::Compensating => Self::Compensating,
+            SagaState::Compensated => Self::Compensated,
+            SagaState::Stuck => Self::Stuck,
+        }
+    }
+}
+
+impl Summary {
+    /// Takes in further events of the saga, and where it stands after them.
+    pub(super) fn learn(&mut self, plan: &Plan, state: State, events: &[Event]) {
+        self.state = state;
+        for event in events {
+            match event {
+                Event::Failed { step, cause, .. } => {
+                    let step = step.and_then(|step| plan.steps.get(step.index()));
+                    self.failed_step = step.map(|step| step.name.clone());
+                    self.cause = Some(cause.clone());
+                }
+                Event::Stuck { .. } => {
+                    let sent = None;
+                    self.cause = Some(Line { event, plan, sent }.to_string());
+                }
+                // Its pivot won over what had failed before.
+                Event::Committed { .. } => {
+                    self.failed_step = None;
+                    self.cause = None;
+                }
+                _ => {}
+            }
+        }
     }
 }
 

@@ -14,32 +14,60 @@ use crate::upstream::Via;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{Id, JoinSet};
 
 /// What tells one attempt from another.
 type Attempt = (StepId, Direction, u32);
 
+/// From where a saga goes on.
+pub(super) enum From {
+    /// Its trigger, just come from `pod`.
+    Trigger {
+        plan_hash: PlanHash,
+        trigger: Trigger,
+        pod: Via,
+    },
+    /// Its history, of that many events, which a restart has found.
+    Journal { saga: Box<Saga>, events: u64 },
+}
+
 /// Starts the task.
 pub(super) fn spawn(
     active: Active,
     entry: Arc<Entry>,
-    plan_hash: PlanHash,
-    trigger: Trigger,
-    pod: Via,
-    permit: OwnedSemaphorePermit,
+    from: From,
+    permit: Option<OwnedSemaphorePermit>,
     lock: Option<Ticket>,
 ) {
     let guard = Guard { active, entry };
     tokio::spawn(async move {
         let (shared, entry) = (&guard.active.shared, &guard.entry);
-        let lock = match wait_for(lock, entry).await {
-            Ok(lock) => lock,
-            Err(refused) => return guard.never_began(refused),
-        };
-        let drive = match Drive::begin(shared, entry, plan_hash, trigger, pod) {
-            Ok(drive) => drive,
-            Err(error) => return guard.never_began(Refused::NotBegun(error)),
+        let (drive, lock) = match from {
+            From::Trigger {
+                plan_hash,
+                trigger,
+                pod,
+            } => {
+                // As long as the saga itself might take: the caller has reckoned with that.
+                let lock = match wait_for(lock, entry.plan.timeout).await {
+                    Ok(lock) => lock,
+                    Err(refused) => return guard.never_began(refused),
+                };
+                match Drive::begin(shared, entry, plan_hash, trigger, pod) {
+                    Ok(drive) => (drive, lock),
+                    Err(error) => return guard.never_began(Refused::NotBegun(error)),
+                }
+            }
+            From::Journal { saga, events } => {
+                // It had begun, so the lock is its own; nothing but itself could make it give up.
+                let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
+                match Drive::take_up(shared, entry, *saga, events) {
+                    Ok(drive) => (drive, lock),
+                    Err(error) => return guard.halt(&error.to_string()),
+                }
+            }
         };
         match drive.run().await {
             Ok(Ending::Final) => {
@@ -103,12 +131,11 @@ impl Shared {
     }
 }
 
-async fn wait_for(lock: Option<Ticket>, entry: &Entry) -> Result<Option<Held>, Refused> {
+async fn wait_for(lock: Option<Ticket>, limit: Duration) -> Result<Option<Held>, Refused> {
     match lock {
         None => Ok(None),
         Some(Ticket::Now(held)) => Ok(Some(held)),
-        // As long as the saga itself might take: the caller has reckoned with that.
-        Some(Ticket::Later(turn)) => match tokio::time::timeout(entry.plan.timeout, turn).await {
+        Some(Ticket::Later(turn)) => match tokio::time::timeout(limit, turn).await {
             Ok(Ok(held)) => Ok(Some(held)),
             Ok(Err(_)) | Err(_) => Err(Refused::Locked),
         },
@@ -125,7 +152,8 @@ struct Drive<'a> {
     shared: &'a Shared,
     entry: &'a Entry,
     saga: Saga,
-    pod: Via,
+    /// Where the trigger came from; `None` after a restart, which may have outlived the pod.
+    pod: Option<Via>,
     destination: Option<SocketAddr>,
     /// The number of the next event, and how far the journal is.
     next: u64,
@@ -154,7 +182,7 @@ impl<'a> Drive<'a> {
             shared,
             entry,
             saga,
-            pod,
+            pod: Some(pod),
             destination,
             next: 0,
             position: Position::default(),
@@ -163,6 +191,26 @@ impl<'a> Drive<'a> {
             in_flight: HashMap::new(),
             replied: false,
         };
+        drive.append(&events)?;
+        Ok(drive)
+    }
+
+    /// Goes on where the journal ends. The saga is told so, and decides what follows as it always does.
+    fn take_up(shared: &'a Shared, entry: &'a Entry, saga: Saga, events: u64) -> Result<Self, JournalError> {
+        let mut drive = Self {
+            shared,
+            entry,
+            pod: None,
+            destination: saga.trigger().destination,
+            began: saga.began(),
+            saga,
+            next: events,
+            position: Position::default(),
+            calls: JoinSet::new(),
+            in_flight: HashMap::new(),
+            replied: false,
+        };
+        let events = drive.saga.decide(Input::Recovered, shared.clock.now());
         drive.append(&events)?;
         Ok(drive)
     }
@@ -191,33 +239,8 @@ impl<'a> Drive<'a> {
         for event in events {
             tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
         }
-        let state = state(self.saga.state());
-        self.entry.update(|summary| {
-            summary.state = state;
-            for event in events {
-                let name = |step: StepId| plan.steps.get(step.index()).map(|s| s.name.clone());
-                match event {
-                    Event::Failed { step, cause, .. } => {
-                        summary.failed_step = step.and_then(name);
-                        summary.cause = Some(cause.clone());
-                    }
-                    Event::Stuck { .. } => {
-                        let line = Line {
-                            event,
-                            plan,
-                            sent: None,
-                        };
-                        summary.cause = Some(line.to_string());
-                    }
-                    // Its pivot won over what had failed before.
-                    Event::Committed { .. } => {
-                        summary.failed_step = None;
-                        summary.cause = None;
-                    }
-                    _ => {}
-                }
-            }
-        });
+        let state = self.saga.state().into();
+        self.entry.update(|summary| summary.learn(plan, state, events));
         Ok(())
     }
 
@@ -309,7 +332,7 @@ impl<'a> Drive<'a> {
     fn end(self) -> Result<Ending, JournalError> {
         let now = self.shared.clock.now();
         let (id, name) = (self.entry.id, &self.entry.plan.name);
-        let state = state(self.saga.state());
+        let state = State::from(self.saga.state());
         let took = now.since(self.began);
         let summary = self.entry.summary();
         let failed_step = summary.failed_step.as_deref();
@@ -342,16 +365,6 @@ impl<'a> Drive<'a> {
                 "the saga is {state:?} and waits for nothing: a bug"
             ))),
         }
-    }
-}
-
-fn state(state: SagaState) -> State {
-    match state {
-        SagaState::Running => State::Running,
-        SagaState::Committed => State::Committed,
-        SagaState::Compensating => State::Compensating,
-        SagaState::Compensated => State::Compensated,
-        SagaState::Stuck => State::Stuck,
     }
 }
 

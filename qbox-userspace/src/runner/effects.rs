@@ -2,20 +2,35 @@
 
 use crate::saga::{AttemptEnd, Call, Headers, Outcome, Response};
 use crate::upstream::{End, Outgoing, Upstream, Via};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Carries out one call. Only a forwarded trigger leaves from the pod, for its original destination; every other request
 /// is Qbox's own and leaves from the node.
+///
+/// After a restart there is no pod any more (`None`): the trigger then leaves from the node for the same destination, unless
+/// that is an address which means something else there.
 pub(super) async fn carry_out(
     upstream: Upstream,
     call: Call,
-    pod: Via,
+    pod: Option<Via>,
     destination: Option<SocketAddr>,
 ) -> Outcome {
-    let (via, destination) = if call.forward {
-        (pod, destination)
-    } else {
-        (Via::Node, None)
+    let (via, destination) = match (call.forward, pod) {
+        (false, _) => (Via::Node, None),
+        (true, Some(pod)) => (pod, destination),
+        (true, None) => match destination.filter(|to| is_the_pods_own(to.ip())) {
+            None => (Via::Node, destination),
+            Some(to) => {
+                let cause =
+                    format!("{to} is an address inside the pod, which Qbox's restart has cut it off from");
+                return Outcome {
+                    step: call.step,
+                    direction: call.direction,
+                    attempt: call.attempt,
+                    end: AttemptEnd::NotSent(cause),
+                };
+            }
+        },
     };
     let end = upstream
         .call(Outgoing {
@@ -43,5 +58,35 @@ pub(super) async fn carry_out(
                 truncated: answer.truncated,
             }),
         },
+    }
+}
+
+/// Whether an address leads to different places from the pod and from the node: loopback, link-local, unspecified.
+fn is_the_pods_own(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_another_place_on_the_node() {
+        for own in [
+            "127.0.0.1",
+            "::1",
+            "169.254.1.1",
+            "fe80::1",
+            "::ffff:127.0.0.2",
+            "0.0.0.0",
+        ] {
+            assert!(is_the_pods_own(own.parse().unwrap()), "{own}");
+        }
+        for shared in ["10.96.0.7", "192.168.1.1", "fd00::7", "8.8.8.8"] {
+            assert!(!is_the_pods_own(shared.parse().unwrap()), "{shared}");
+        }
     }
 }

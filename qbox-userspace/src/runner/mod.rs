@@ -3,7 +3,8 @@
 //! One task per saga, the only one that changes it. Append, then act: what a machine decided is appended to the journal
 //! before any of it is carried out, and what must not run ahead of the disk (the first transactions, a compensation, the
 //! reply) waits for its durability. An append that fails halts that saga and turns readiness red; it never goes on in
-//! memory. The caller only looks on: when it goes away the saga runs to its end.
+//! memory. The caller only looks on: when it goes away the saga runs to its end. A restart takes up what the journal holds
+//! ([`Runner::recover`]): the same fold, the same loop.
 //!
 //! Knows nothing of interception or of HTTP servers. Errors: [`Refused`], why a trigger has no reply.
 
@@ -12,9 +13,11 @@ mod describe;
 mod drive;
 mod effects;
 mod locks;
+mod recover;
 mod registry;
 
 pub use describe::Line;
+pub use recover::Recovered;
 pub use registry::{Retain, Sent};
 
 use crate::journal::{Journal, JournalError};
@@ -88,7 +91,7 @@ pub enum State {
     Compensated,
     /// A compensation can't succeed by itself; a person has to decide.
     Stuck,
-    /// The journal failed it. Nothing more is done for it by this process.
+    /// The journal failed it, or what it holds of it can't be understood. Nothing more is done for it by this process.
     Halted,
 }
 
@@ -180,7 +183,7 @@ struct Shared {
     draining: AtomicBool,
     broken: Mutex<Option<String>>,
     /// The places of the stuck: a saga that waits for a person is still one in flight.
-    stuck: Mutex<Vec<(OwnedSemaphorePermit, Option<locks::Held>)>>,
+    stuck: Mutex<Vec<(Option<OwnedSemaphorePermit>, Option<locks::Held>)>>,
 }
 
 /// A saga that was started or joined.
@@ -248,15 +251,7 @@ impl Runner {
         if shared.draining.load(Ordering::SeqCst) {
             return Err(Refused::Draining);
         }
-        let key = match (
-            trigger.request.headers.get("idempotency-key"),
-            &plan.trigger.dedupe,
-        ) {
-            (Some(key), _) => Some(key.to_vec()),
-            // It may speak of the trigger alone: no id is needed.
-            (None, Some(dedupe)) => saga::key(plan, SagaId(0), &trigger, dedupe).map(String::into_bytes),
-            (None, None) => None,
-        };
+        let key = caller_key(plan, &trigger);
         let room = || {
             Arc::clone(&shared.room)
                 .try_acquire_owned()
@@ -279,12 +274,13 @@ impl Runner {
             outcome: entry.subscribe(),
         };
         // In the queue here, not in the task: order of arrival.
-        let lock = plan.lock.as_ref().and_then(|template| {
-            // Those without a value have nothing in common that they could wait for.
-            let key = saga::key(plan, entry.id, &trigger, template)?;
-            Some(shared.locks.enter(key))
-        });
-        drive::spawn(active, entry, plan_hash, trigger, pod, permit, lock);
+        let lock = shared.lock(plan, entry.id, &trigger);
+        let from = drive::From::Trigger {
+            plan_hash,
+            trigger,
+            pod,
+        };
+        drive::spawn(active, entry, from, Some(permit), lock);
         Ok(handle)
     }
 
@@ -323,11 +319,10 @@ impl Runner {
             capacity: shared.settings.in_flight,
             stuck: shared.stuck.lock().unwrap_or_else(PoisonError::into_inner).len(),
             draining: shared.draining.load(Ordering::SeqCst),
-            broken: shared
-                .broken
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            broken: shared.journal.failure().or_else(|| {
+                let broken = shared.broken.lock();
+                broken.unwrap_or_else(PoisonError::into_inner).clone()
+            }),
         }
     }
 
@@ -338,6 +333,28 @@ impl Runner {
         let mut active = self.shared.active.subscribe();
         drop(tokio::time::timeout(grace, active.wait_for(|n| *n == 0)).await);
         *active.borrow()
+    }
+}
+
+impl Shared {
+    fn lock(&self, plan: &Plan, saga: SagaId, trigger: &Trigger) -> Option<locks::Ticket> {
+        let template = plan.lock.as_ref()?;
+        // Those without a value have nothing in common that they could wait for.
+        let key = saga::key(plan, saga, trigger, template)?;
+        Some(self.locks.enter(key))
+    }
+}
+
+/// What the caller, or the plan for it, says that a second trigger has in common with the first.
+fn caller_key(plan: &Plan, trigger: &Trigger) -> Option<Vec<u8>> {
+    match (
+        trigger.request.headers.get("idempotency-key"),
+        &plan.trigger.dedupe,
+    ) {
+        (Some(key), _) => Some(key.to_vec()),
+        // It may speak of the trigger alone: no id is needed.
+        (None, Some(dedupe)) => saga::key(plan, SagaId(0), trigger, dedupe).map(String::into_bytes),
+        (None, None) => None,
     }
 }
 

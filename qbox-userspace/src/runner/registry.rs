@@ -83,6 +83,17 @@ pub(super) enum Admitted {
 }
 
 impl Entry {
+    fn new(plan: &Arc<Plan>, key: Option<Key>, summary: Summary) -> Self {
+        Self {
+            id: summary.id,
+            plan: Arc::clone(plan),
+            key,
+            summary: Mutex::new(summary),
+            sent: Mutex::default(),
+            outcome: watch::Sender::new(None),
+        }
+    }
+
     fn summary_mut(&self) -> MutexGuard<'_, Summary> {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,28 +194,64 @@ impl Registry {
         }
         let room = room()?;
         let id = SagaId(uuid::Uuid::now_v7().as_u128());
-        let entry = Arc::new(Entry {
+        let summary = Summary {
             id,
-            plan: Arc::clone(plan),
-            key: key.map(|(key, _)| key),
-            summary: Mutex::new(Summary {
-                id,
-                name: plan.name.clone(),
-                state: State::Waiting,
-                arrived: now,
-                ended: None,
-                failed_step: None,
-                cause: None,
-                replied: None,
-            }),
-            sent: Mutex::default(),
-            outcome: watch::Sender::new(None),
-        });
+            name: plan.name.clone(),
+            state: State::Waiting,
+            arrived: now,
+            ended: None,
+            failed_step: None,
+            cause: None,
+            replied: None,
+        };
+        let entry = Arc::new(Entry::new(plan, key.map(|(key, _)| key), summary));
         inner.sagas.insert(id, Arc::clone(&entry));
         if let Some((key, payload)) = key {
             inner.keys.insert(key, (payload, id));
         }
         Ok((Admitted::New(entry), Some(room)))
+    }
+
+    /// A saga that the journal tells of, with what stands for it. A key is the youngest's that asks for it.
+    pub(super) fn restore(
+        &self,
+        plan: &Arc<Plan>,
+        trigger: Option<(&Trigger, Option<Vec<u8>>)>,
+        summary: Summary,
+    ) -> Arc<Entry> {
+        let id = summary.id;
+        let key = trigger.and_then(|(trigger, key)| {
+            let key = digest(&[plan.name.as_bytes(), &key?]);
+            Some((key, payload(trigger)))
+        });
+        let entry = Arc::new(Entry::new(plan, key.map(|(key, _)| key), summary));
+        let mut inner = self.inner();
+        inner.sagas.insert(id, Arc::clone(&entry));
+        if let Some((key, payload)) = key {
+            let of = inner.keys.entry(key).or_insert((payload, id));
+            if of.1 < id {
+                *of = (payload, id);
+            }
+        }
+        entry
+    }
+
+    /// As [`Registry::retire`], for a saga that ended `ago`, before all that were retired so far. `false`: there was no room,
+    /// and it is forgotten.
+    pub(super) fn retire_older(&self, entry: &Entry, ago: Duration) -> bool {
+        let bytes = entry.weight();
+        let mut inner = self.inner();
+        let full = inner.finished.len() >= self.retain.sagas || inner.bytes + bytes > self.retain.bytes;
+        if full || ago > self.retain.age {
+            inner.remove(entry.id);
+            return false;
+        }
+        let now = Instant::now();
+        inner.bytes += bytes;
+        // A machine that was started later than that has no such moment; the saga is then kept for longer.
+        let ended = now.checked_sub(ago).unwrap_or(now);
+        inner.finished.push_front((entry.id, ended, bytes));
+        true
     }
 
     /// The saga never began: its key is free again.

@@ -1,6 +1,7 @@
 //! The runner with real participants on loopback ports.
 
 mod durability;
+mod recovery;
 pub(crate) mod service;
 
 use super::*;

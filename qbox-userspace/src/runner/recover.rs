@@ -1,0 +1,243 @@
+//! What a start finds in the journal: open sagas are taken up, ended ones can be asked for again, by id and by key.
+//!
+//! One that can't be read stands in the list as halted, with its cause, and stops none of the others.
+
+use super::drive::{self, From};
+use super::registry::Entry;
+use super::{Active, Refused, Replied, Runner, State, Summary, caller_key};
+use crate::journal::{History, JournalError};
+use crate::saga::{
+    Event, Mode, OnRecovery, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp, TriggerPattern,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a start found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Sagas that were open, and go on.
+    pub open: usize,
+    /// Sagas that had ended, and can be asked for.
+    pub ended: usize,
+    /// Sagas that can't be read: halted.
+    pub unreadable: usize,
+}
+
+impl Runner {
+    /// Takes up what the journal holds. For the start, before the first trigger.
+    pub fn recover(&self) -> Recovered {
+        let mut recovery = Recovery {
+            runner: self,
+            plans: HashMap::new(),
+            found: Recovered::default(),
+        };
+        let journal = Arc::clone(&self.shared.journal);
+        for history in journal.finished(self.shared.settings.retain.sagas) {
+            if !recovery.ended(history) {
+                break;
+            }
+        }
+        for history in journal.open() {
+            recovery.open(history);
+        }
+        recovery.found
+    }
+}
+
+struct Recovery<'a> {
+    runner: &'a Runner,
+    /// Those met so far: as many as there were definitions.
+    plans: HashMap<PlanHash, Arc<Plan>>,
+    found: Recovered,
+}
+
+impl Recovery<'_> {
+    /// `false`: there is no room for older ones.
+    fn ended(&mut self, history: Result<History, JournalError>) -> bool {
+        let Some((saga, events)) = self.replay(history) else {
+            return true;
+        };
+        match self.retire(&saga, &events) {
+            Some(kept) => kept,
+            None => {
+                self.halted(
+                    saga.id(),
+                    &saga.plan().name,
+                    "the journal calls it ended, its events don't",
+                );
+                true
+            }
+        }
+    }
+
+    fn open(&mut self, history: Result<History, JournalError>) {
+        let Some((saga, events)) = self.replay(history) else {
+            return;
+        };
+        let shared = &self.runner.shared;
+        let (id, plan) = (saga.id(), Arc::clone(saga.plan()));
+        if self.retire(&saga, &events).is_some() {
+            // Only the word that it had ended was lost.
+            return shared.journal.finish(id);
+        }
+        self.found.open += 1;
+        let entry = self.restore(&saga, &events, None);
+        tracing::debug!(saga = %id, name = plan.name, state = ?entry.summary().state, "saga found in the journal, and taken up");
+        let active = Active::enter(shared);
+        let lock = shared.lock(&plan, id, saga.trigger());
+        // Those that had a place keep it, even where there are fewer places now.
+        let permit = Arc::clone(&shared.room).try_acquire_owned().ok();
+        let from = From::Journal {
+            saga: Box::new(saga),
+            events: events.len() as u64,
+        };
+        drive::spawn(active, entry, from, permit, lock);
+    }
+
+    fn replay(&mut self, history: Result<History, JournalError>) -> Option<(Saga, Vec<Event>)> {
+        let History { saga, events } = match history {
+            Ok(history) => history,
+            Err(JournalError::Record { saga, cause }) => {
+                self.halted(saga, "?", &cause);
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a saga in the journal can't be told");
+                self.found.unreadable += 1;
+                return None;
+            }
+        };
+        let Some(Event::Began { plan, name, .. }) = events.first() else {
+            self.halted(saga, "?", "the saga's history doesn't begin with its beginning");
+            return None;
+        };
+        let replayed = match self.plan(*plan) {
+            Ok(plan) => Saga::replay(plan, events.iter().cloned()).map_err(|error| error.to_string()),
+            Err(cause) => Err(cause),
+        };
+        match replayed {
+            Ok(saga) => Some((saga, events)),
+            Err(cause) => {
+                self.halted(saga, name, &cause);
+                None
+            }
+        }
+    }
+
+    fn plan(&mut self, hash: PlanHash) -> Result<Arc<Plan>, String> {
+        if let Some(plan) = self.plans.get(&hash) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = self
+            .runner
+            .shared
+            .journal
+            .plan(hash)
+            .map_err(|error| error.to_string())?;
+        let plan = plan.ok_or_else(|| format!("the plan {hash} that it runs under is not in the journal"))?;
+        self.plans.insert(hash, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// Lists a saga that has ended; says whether there was room. `None`: it hasn't.
+    fn retire(&mut self, saga: &Saga, events: &[Event]) -> Option<bool> {
+        let (SagaState::Committed | SagaState::Compensated) = saga.state() else {
+            return None;
+        };
+        let ended = events.iter().rev().find_map(|event| match event {
+            Event::Committed { at } | Event::Compensated { at } | Event::Decided { at, .. } => Some(*at),
+            _ => None,
+        })?;
+        let entry = self.restore(saga, events, Some(ended));
+        if let Some(reply) = saga.reply() {
+            entry.answer(Ok(Arc::new(reply)));
+        }
+        let shared = &self.runner.shared;
+        let kept = shared
+            .registry
+            .retire_older(&entry, shared.clock.now().since(ended));
+        self.found.ended += usize::from(kept);
+        Some(kept)
+    }
+
+    fn restore(&self, saga: &Saga, events: &[Event], ended: Option<Timestamp>) -> Arc<Entry> {
+        let plan = saga.plan();
+        let early = events.iter().find_map(|event| match event {
+            Event::ReplyDue { at } => Some(*at),
+            _ => None,
+        });
+        let reply = saga.reply();
+        let mut summary = Summary {
+            id: saga.id(),
+            name: plan.name.clone(),
+            state: State::Running,
+            arrived: saga.began(),
+            ended,
+            failed_step: None,
+            cause: None,
+            replied: early.or(ended).and_then(|at| {
+                reply.map(|reply| Replied {
+                    at,
+                    status: reply.status,
+                })
+            }),
+        };
+        summary.learn(plan, saga.state().into(), events);
+        let trigger = saga.trigger();
+        let key = caller_key(plan, trigger);
+        let registry = &self.runner.shared.registry;
+        registry.restore(plan, Some((trigger, key)), summary)
+    }
+
+    fn halted(&mut self, id: SagaId, name: &str, cause: &str) {
+        tracing::error!(saga = %id, name, cause, "saga halted: what the journal holds of it can't be read");
+        self.found.unreadable += 1;
+        let shared = &self.runner.shared;
+        let summary = Summary {
+            id,
+            name: name.to_owned(),
+            state: State::Halted,
+            arrived: arrived(id),
+            ended: None,
+            failed_step: None,
+            cause: Some(cause.to_owned()),
+            replied: None,
+        };
+        let entry = shared.registry.restore(&Arc::new(nameless(name)), None, summary);
+        entry.answer(Err(Refused::Halted(cause.to_owned())));
+    }
+}
+
+/// The first 48 bits of an id of version 7 are its milliseconds (RFC 9562, 5.7).
+fn arrived(id: SagaId) -> Timestamp {
+    let milliseconds = u64::try_from(id.0 >> 80).unwrap_or(0);
+    Timestamp::default().after(Duration::from_millis(milliseconds))
+}
+
+/// Stands where a plan is not known: it has no steps.
+fn nameless(name: &str) -> Plan {
+    Plan {
+        name: name.to_owned(),
+        timeout: Duration::ZERO,
+        reply_timeout: Duration::ZERO,
+        mode: Mode::Enforce,
+        on_recovery: OnRecovery::Compensate,
+        lock: None,
+        trigger: TriggerPattern {
+            method: None,
+            host: String::new(),
+            port: 80,
+            path: Vec::new(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+            json: Vec::new(),
+            priority: 0,
+            dedupe: None,
+        },
+        steps: Vec::new(),
+        reply_success: None,
+        reply_failure: None,
+    }
+}

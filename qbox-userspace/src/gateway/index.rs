@@ -39,7 +39,8 @@ impl Index {
         self.places.get(&place).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a trigger matches as far as the head goes; [`Mode::Observe`] if all that do only observe. Allocates nothing.
+    /// Whether a trigger matches as far as the head goes; [`Mode::Observe`] if all that do only observe. Allocates
+    /// nothing, but where a segment to be captured or a query is percent-encoded.
     pub(super) fn could_match<'a, I>(&self, head: &RequestHead<'a, I>) -> Option<Mode>
     where
         I: Iterator<Item = (&'a str, &'a [u8])> + Clone,

@@ -89,7 +89,7 @@ impl Reply {
 
 /// Who decides which requests are taken.
 pub trait Handler: Send + Sync + 'static {
-    /// Looks at a head. Called for every request: allocates nothing.
+    /// Looks at a head. Called for every request: it should allocate nothing.
     fn inspect(&self, head: Head<'_>) -> Verdict;
 
     /// Answers a request that was taken. The caller going away does not cancel what it started.

@@ -12,7 +12,7 @@ fn nobody_reads_the_log_any_more() {
     let config = folder.path().join("qbox.toml");
     let socket = folder.path().join("admin.sock");
     let text = format!(
-        "[explicit]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"{}\"\n\
+        "state_dir = \"state\"\n[explicit]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"{}\"\n\
          [log]\nlevel = \"debug\"\n",
         socket.display()
     );

@@ -5,6 +5,7 @@
 //! goes into `target/tools`, never into the user's own folders, and uses the LLVM that the Rust toolchain ships, so that
 //! no LLVM package is needed. Every installation is announced, with its reason, before it starts.
 
+use crate::tools::{apt, is_root, is_there};
 use anyhow::{Context, Result, anyhow, bail};
 use std::env;
 use std::ffi::OsStr;
@@ -145,7 +146,7 @@ fn debian_present() -> Result<Compiler> {
 }
 
 fn debian_install() -> Result<Compiler> {
-    if !found("apt-get") {
+    if !is_there("apt-get") {
         bail!("this is no Debian: there is no apt-get");
     }
     let install = [
@@ -202,7 +203,7 @@ fn nightly_present() -> Result<Compiler> {
 }
 
 fn nightly_install() -> Result<Compiler> {
-    if !found("rustup") {
+    if !is_there("rustup") {
         bail!("there is no rustup to install a nightly toolchain with");
     }
     if sysroot(nightly("rustc")).is_ok() {
@@ -373,26 +374,11 @@ fn nightly(tool: &str) -> Command {
     command
 }
 
-fn apt() -> Command {
-    let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").arg("--quiet");
-    command
-}
-
 /// Whether Debian's lists offer the packages.
 fn packages_known() -> bool {
     output(Command::new("apt-cache").arg("policy").args(DEBIAN_PACKAGES)).is_ok_and(|text| {
         text.matches("Candidate:").count() == DEBIAN_PACKAGES.len() && !text.contains("(none)\n  Version")
     })
-}
-
-fn is_root() -> bool {
-    output(Command::new("id").arg("-u")).is_ok_and(|text| text.trim() == "0")
-}
-
-fn found(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// Steps that take time are announced on standard error; standard output is for results.

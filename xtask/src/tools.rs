@@ -85,20 +85,27 @@ pub(crate) fn ensure<'a>(tools: impl IntoIterator<Item = &'a Tool>) -> Result<()
     }
     eprintln!("    installing Debian's {words}");
     let install = || {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt.args(["-qq", "install", "--yes", "--no-install-recommends"])
-            .args(&packages);
-        call(&mut apt)
+        let install = ["install", "--yes", "--no-install-recommends"];
+        call(apt().args(install).args(&packages))
     };
     // The package lists may be missing or old.
     install().or_else(|_| {
-        call(Command::new("apt-get").args(["-qq", "update"]))?;
+        call(apt().arg("update"))?;
         install()
     })
 }
 
-fn is_there(program: &str) -> bool {
+/// apt-get, which asks nothing and waits for another one that is at work.
+pub(crate) fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["--quiet", "--option", "DPkg::Lock::Timeout=120"]);
+    command
+}
+
+/// Whether a program is installed.
+pub(crate) fn is_there(program: &str) -> bool {
     // Not every root's PATH has the system's folders.
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(Into::into);

@@ -1,5 +1,6 @@
 //! Build, run, test and lint Qbox: `cargo xtask --help`. Knows no product crate: it only calls cargo and the binaries.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod lint;
@@ -32,6 +33,11 @@ enum Task {
     Lint,
     /// Build, then run every test; the end-to-end ones need root.
     Test,
+    /// Measure, in release mode and on this machine's disk.
+    Bench {
+        /// What.
+        what: bench::What,
+    },
     /// Build, then show Qbox at work: two bookings by sample services, and it stays up to be tried until Ctrl-C.
     Run {
         /// End after the two bookings, with status 0 if the services' ledgers are right.
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Build => build::release().map(drop),
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
+        Task::Bench { what } => bench::run(what),
         Task::Lint => lint::run(),
         Task::Test => test::run(),
         Task::Run { once, explicit } => run::run(once, explicit),

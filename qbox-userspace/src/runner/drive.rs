@@ -22,7 +22,7 @@ use tokio::task::{Id, JoinSet};
 type Attempt = (StepId, Direction, u32);
 
 /// From where a saga goes on.
-pub(super) enum From {
+pub(super) enum Origin {
     /// Its trigger, just come from `pod`.
     Trigger {
         plan_hash: PlanHash,
@@ -37,15 +37,15 @@ pub(super) enum From {
 pub(super) fn spawn(
     active: Active,
     entry: Arc<Entry>,
-    from: From,
+    origin: Origin,
     permit: Option<OwnedSemaphorePermit>,
     lock: Option<Ticket>,
 ) {
     let guard = Guard { active, entry };
     tokio::spawn(async move {
         let (shared, entry) = (&guard.active.shared, &guard.entry);
-        let (drive, lock) = match from {
-            From::Trigger {
+        let (drive, lock) = match origin {
+            Origin::Trigger {
                 plan_hash,
                 trigger,
                 pod,
@@ -60,7 +60,7 @@ pub(super) fn spawn(
                     Err(error) => return guard.never_began(Refused::NotBegun(error)),
                 }
             }
-            From::Journal { saga, events } => {
+            Origin::Journal { saga, events } => {
                 // It had begun, so the lock is its own; nothing but itself could make it give up.
                 let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
                 match Drive::take_up(shared, entry, *saga, events) {

@@ -275,12 +275,12 @@ impl Runner {
         };
         // In the queue here, not in the task: order of arrival.
         let lock = shared.lock(plan, entry.id, &trigger);
-        let from = drive::From::Trigger {
+        let origin = drive::Origin::Trigger {
             plan_hash,
             trigger,
             pod,
         };
-        drive::spawn(active, entry, from, Some(permit), lock);
+        drive::spawn(active, entry, origin, Some(permit), lock);
         Ok(handle)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! One that can't be read stands in the list as halted, with its cause, and stops none of the others.
 
-use super::drive::{self, From};
+use super::drive::{self, Origin};
 use super::registry::Entry;
 use super::{Active, Refused, Replied, Runner, State, Summary, caller_key};
 use crate::journal::{History, JournalError};
@@ -88,11 +88,11 @@ impl Recovery<'_> {
         let lock = shared.lock(&plan, id, saga.trigger());
         // Those that had a place keep it, even where there are fewer places now.
         let permit = Arc::clone(&shared.room).try_acquire_owned().ok();
-        let from = From::Journal {
+        let origin = Origin::Journal {
             saga: Box::new(saga),
             events: events.len() as u64,
         };
-        drive::spawn(active, entry, from, permit, lock);
+        drive::spawn(active, entry, origin, permit, lock);
     }
 
     fn replay(&mut self, history: Result<History, JournalError>) -> Option<(Saga, Vec<Event>)> {

@@ -5,6 +5,7 @@
 //! changes nothing. Errors: [`AdminError`], all of them from the start.
 
 mod bounded;
+mod filter;
 mod routes;
 mod socket;
 mod view;

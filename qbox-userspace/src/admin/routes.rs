@@ -2,6 +2,7 @@
 
 use super::Node;
 use super::bounded::Bounded;
+use super::filter::FilterQuery;
 use super::view::{Pod, SagaView, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
@@ -156,9 +157,16 @@ struct Limit {
     limit: Option<usize>,
 }
 
-async fn sagas(State(shared): Asked, Query(Limit { limit }): Query<Limit>) -> Json<Value> {
+async fn sagas(
+    State(shared): Asked,
+    Query(Limit { limit }): Query<Limit>,
+    Query(filter): Query<FilterQuery>,
+) -> Response {
     let limit = limit.unwrap_or(LIST).min(MAX_LIST);
-    Json(json!({ "sagas": shared.runner.sagas(limit) }))
+    match filter.filter() {
+        Ok(filter) => Json(json!({ "sagas": shared.runner.sagas(&filter, limit) })).into_response(),
+        Err(wrong) => problem(StatusCode::BAD_REQUEST, &wrong),
+    }
 }
 
 async fn saga(State(shared): Asked, Path(id): Path<String>) -> Response {

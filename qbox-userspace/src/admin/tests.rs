@@ -153,6 +153,13 @@ async fn a_sagas_timeline_is_told() {
     assert_eq!(list["sagas"][0]["id"], id.to_string());
     assert_eq!(list["sagas"][0]["state"], "compensated");
     assert_eq!(list["sagas"][0]["failed_step"], "car");
+    let listed = |query: &str| {
+        let (_, list) = get(&admin, &format!("/api/v1/sagas?{query}"));
+        list["sagas"].as_array().unwrap().len()
+    };
+    assert_eq!(listed("state=stuck,compensated&step=car&younger_than=1h"), 1);
+    assert_eq!(listed("state=stuck"), 0);
+    assert_eq!(get(&admin, "/api/v1/sagas?older_than=soon").0, 400);
     let (_, saga) = get(&admin, &format!("/api/v1/sagas/{id}"));
     let events = saga["events"].as_array().unwrap();
     let find = |kind: &str, step: &str, direction: &str| {

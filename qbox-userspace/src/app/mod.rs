@@ -13,7 +13,7 @@ use crate::config::{self, CaptureMode, Config, Loaded, Store};
 use crate::gateway::{self, Definition, Gateway};
 use crate::journal::{Durable, Journal, Memory, OpenError, Retention, durable};
 use crate::proxy::{self, Proxy};
-use crate::runner::{self, Recovered, Retain, Runner};
+use crate::runner::{self, Filter, Recovered, Retain, Runner};
 use crate::saga::Plan;
 use crate::upstream::{self, Hosts, Upstream};
 use anyhow::{Context, bail};
@@ -155,7 +155,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
 /// Names the sagas that are cut off: without a durable journal nobody else knows of them once this process is gone.
 fn name_left(runner: &Runner, store: Store) {
     let left = runner
-        .sagas(usize::MAX)
+        .sagas(&Filter::default(), usize::MAX)
         .into_iter()
         .filter(|saga| saga.ended.is_none());
     for runner::Summary { id, name, state, .. } in left {

@@ -31,6 +31,8 @@ pub use qbox_toml::{
     Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Store, Upstream,
 };
 
+pub(crate) use units::{DURATION_HELP, duration};
+
 use crate::saga::{Plan, PlanHash};
 use sha2::{Digest, Sha256};
 use std::ops::Range;

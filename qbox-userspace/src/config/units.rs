@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What a duration looks like, for help texts.
-pub(super) const DURATION_HELP: &str =
+pub(crate) const DURATION_HELP: &str =
     "write a whole number and its unit, `ms`, `s`, `m` or `h`: \"50ms\", \"30s\", \"2m\", \"1h\"";
 
 /// What a size looks like.
@@ -21,7 +21,7 @@ fn split(text: &str) -> Option<(u64, &str)> {
 }
 
 /// `30s`: a whole number with `ms`, `s`, `m` or `h`, at most [`LONGEST`]. The error says what is wrong.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let bad = |what: &str| Err(what.to_owned());
     if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
         return bad("it has no unit");

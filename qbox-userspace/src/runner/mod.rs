@@ -12,11 +12,13 @@ mod clock;
 mod describe;
 mod drive;
 mod effects;
+mod filter;
 mod locks;
 mod recover;
 mod registry;
 
 pub use describe::Line;
+pub use filter::{Filter, NoState};
 pub use recover::Recovered;
 pub use registry::{Retain, Sent};
 
@@ -284,11 +286,19 @@ impl Runner {
         Ok(handle)
     }
 
-    /// The youngest `limit` sagas, youngest first.
+    /// The youngest `limit` sagas that `filter` holds for, youngest first.
     #[must_use]
-    pub fn sagas(&self, limit: usize) -> Vec<Summary> {
-        let entries = self.shared.registry.youngest(limit);
-        entries.iter().map(|e| e.summary()).collect()
+    pub fn sagas(&self, filter: &Filter, limit: usize) -> Vec<Summary> {
+        let now = self.shared.clock.now();
+        let mut found = Vec::new();
+        self.shared.registry.each_youngest(|entry| {
+            let summary = entry.summary();
+            if found.len() < limit && filter.matches(&summary, &entry.plan, now) {
+                found.push(summary);
+            }
+            found.len() < limit
+        });
+        found
     }
 
     /// One saga with its history.

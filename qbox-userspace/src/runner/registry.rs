@@ -272,9 +272,11 @@ impl Registry {
         self.inner().sagas.get(&id).cloned()
     }
 
-    /// The youngest `limit`, youngest first.
-    pub(super) fn youngest(&self, limit: usize) -> Vec<Arc<Entry>> {
-        self.inner().sagas.values().rev().take(limit).cloned().collect()
+    /// Shows `see` one after the other, youngest first, until it says that it has seen enough.
+    pub(super) fn each_youngest(&self, mut see: impl FnMut(&Entry) -> bool) {
+        // Those of this moment: the lock isn't held while they are looked at.
+        let sagas: Vec<_> = self.inner().sagas.values().rev().cloned().collect();
+        let _enough = sagas.iter().any(|entry| !see(entry));
     }
 }
 

@@ -500,6 +500,10 @@ async fn finished_sagas_are_forgotten_when_the_room_is_needed() {
         reply(handle).await.unwrap();
     }
     runner.drain(PATIENCE).await;
-    let kept: Vec<SagaId> = runner.sagas(10).iter().map(|s| s.id).collect();
+    let kept: Vec<SagaId> = runner
+        .sagas(&Filter::default(), 10)
+        .iter()
+        .map(|s| s.id)
+        .collect();
     assert_eq!(kept, [ids[2], ids[1]], "youngest first");
 }

@@ -1,4 +1,4 @@
-//! The admin API: health, pods, sagas, definitions, as JSON. On a thread and a runtime of its own, so that it answers
+//! The admin API: health, pods, sagas, definitions, as JSON; metrics, as OpenMetrics text. On a thread and a runtime of its own, so that it answers
 //! when the data path is busy.
 //!
 //! It looks on through the [`Runner`] and the few facts in [`Node`]; it knows nothing of the data path's internals, and
@@ -6,10 +6,13 @@
 
 mod bounded;
 mod filter;
+mod metrics;
+mod problem;
 mod routes;
 mod socket;
 mod view;
 
+pub use metrics::{Tally, Traffic};
 pub use view::{Capture, EventView, Pod, SagaView, Status, definition};
 
 use crate::runner::Runner;
@@ -61,6 +64,8 @@ pub struct Node {
     pub capture: Capture,
     /// The pods that are known now.
     pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
+    /// What the data path has counted so far.
+    pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
     /// The loaded sagas, ready to be shown.
     pub definitions: Vec<serde_json::Value>,
 }

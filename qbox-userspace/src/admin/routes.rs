@@ -3,6 +3,7 @@
 use super::Node;
 use super::bounded::Bounded;
 use super::filter::FilterQuery;
+use super::problem::problem;
 use super::view::{Pod, SagaView, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
@@ -39,6 +40,7 @@ pub(super) async fn serve(
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/pods", get(pods))
         .route("/api/v1/sagas", get(sagas))
@@ -89,19 +91,15 @@ fn names_us(host: &str, listen: SocketAddr) -> bool {
     }
 }
 
-fn problem(status: StatusCode, detail: &str) -> Response {
-    (status, Json(json!({ "error": detail }))).into_response()
-}
-
 impl Shared {
     /// Those that are captured, and those that can't be.
-    fn pods(&self) -> (Vec<Pod>, Vec<Pod>) {
+    pub(super) fn pods(&self) -> (Vec<Pod>, Vec<Pod>) {
         (self.node.pods)()
             .into_iter()
             .partition(|pod| pod.error.is_none())
     }
 
-    fn amiss(&self) -> Vec<String> {
+    pub(super) fn amiss(&self) -> Vec<String> {
         let mut amiss = Vec::new();
         let health = self.runner.health();
         if let Some(cause) = health.broken {
@@ -129,6 +127,10 @@ async fn ready(State(shared): Asked) -> Response {
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, Json(json!({ "ready": amiss.is_empty(), "amiss": amiss }))).into_response()
+}
+
+async fn metrics(State(shared): Asked) -> Response {
+    super::metrics::render(&shared)
 }
 
 async fn status(State(shared): Asked) -> Response {

@@ -21,6 +21,10 @@ fn node() -> Node {
             };
             vec![pod("a", 42, None), pod("b", 43, Some("the port is taken"))]
         }),
+        traffic: Box::new(|| Traffic {
+            requests: vec![("passed", 3)],
+            ..Traffic::default()
+        }),
         definitions: Vec::new(),
     }
 }
@@ -194,4 +198,107 @@ async fn a_sagas_timeline_is_told() {
         get(&admin, "/api/v1/sagas/00000000-0000-0000-0000-000000000000").0,
         404
     );
+}
+
+/// The value of one line of `/metrics`, named as it is written there.
+fn metric(document: &str, name: &str) -> f64 {
+    let mut lines = document.lines().filter_map(|line| line.rsplit_once(' '));
+    let line = lines.find(|(series, _)| *series == name);
+    let (_, value) = line.unwrap_or_else(|| panic!("no {name} in\n{document}"));
+    value.parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_sagas_do_is_counted() {
+    let hotel = Service::willing().await;
+    let car = Service::start(|_| Act::Answer(409, "{}")).await;
+    let text = format!(
+        "name = \"book-trip\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
+         [[step]]\nname = \"hotel\"\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n\
+         [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"{}\" }}\n\
+         [[step]]\nname = \"car\"\nafter = [\"hotel\"]\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n",
+        hotel.url("/7"),
+        hotel.url("/7/undo"),
+        car.url("/7"),
+    );
+    let saga = plan(&text);
+    let runner = runner();
+    let (admin, _folder) = start(&runner, node());
+    let (_, before) = get(&admin, "/metrics");
+    assert_eq!(
+        metric(
+            before.as_str().unwrap(),
+            "qbox_triggers_refused_total{reason=\"busy\"}"
+        ),
+        0.0
+    );
+    let first = testing::start(&runner, &saga, trigger("7", Some("k"), "")).unwrap();
+    let again = testing::start(&runner, &saga, trigger("7", Some("k"), "")).unwrap();
+    assert_eq!(first.reply().await.unwrap().status, 502);
+    again.reply().await.unwrap();
+    testing::start(&runner, &saga, trigger("8", Some("k"), "")).unwrap_err();
+    runner.drain(std::time::Duration::from_secs(10)).await;
+    testing::start(&runner, &saga, trigger("9", None, "")).unwrap_err();
+
+    let (status, document) = get(&admin, "/metrics");
+    let document = document.as_str().unwrap();
+    assert_eq!(status, 200, "{document}");
+    let attempts = |step: &str, direction: &str, class: &str| {
+        let labels =
+            format!("saga=\"book-trip\",step=\"{step}\",direction=\"{direction}\",class=\"{class}\"");
+        metric(document, &format!("qbox_attempts_total{{{labels}}}"))
+    };
+    assert_eq!(attempts("hotel", "transaction", "applied"), 1.0);
+    assert_eq!(attempts("hotel", "compensation", "applied"), 1.0);
+    assert_eq!(attempts("car", "transaction", "not_applied"), 1.0);
+    assert_eq!(attempts("car", "transaction", "applied"), 0.0);
+    for (name, value) in [
+        (
+            "qbox_sagas_ended_total{saga=\"book-trip\",outcome=\"compensated\"}",
+            1.0,
+        ),
+        (
+            "qbox_saga_duration_seconds_bucket{le=\"+Inf\",saga=\"book-trip\",outcome=\"compensated\"}",
+            1.0,
+        ),
+        ("qbox_sagas_begun_total{saga=\"book-trip\"}", 1.0),
+        ("qbox_sagas{state=\"running\"}", 0.0),
+        ("qbox_sagas{state=\"stuck\"}", 0.0),
+        ("qbox_triggers_joined_total", 1.0),
+        ("qbox_triggers_refused_total{reason=\"key_reused\"}", 1.0),
+        ("qbox_triggers_refused_total{reason=\"draining\"}", 1.0),
+        ("qbox_requests_total{handling=\"passed\"}", 3.0),
+        ("qbox_pods{captured=\"false\"}", 1.0),
+        ("qbox_ready", 0.0),
+    ] {
+        assert_eq!(metric(document, name), value, "{name} in\n{document}");
+    }
+    assert!(document.ends_with("# EOF\n"));
+}
+
+/// docs/metrics.md has a row for each metric, and none for another.
+#[tokio::test]
+async fn every_metric_is_documented() {
+    let (admin, _folder) = start(&runner(), node());
+    let (_, document) = get(&admin, "/metrics");
+    let types = document
+        .as_str()
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut drawn: Vec<String> = types
+        .map(|line| match line.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, _) => name.to_owned(),
+        })
+        .collect();
+    let page = include_str!("../../../docs/metrics.md");
+    let mut described: Vec<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `qbox_")?.split(['`', '{']).next())
+        .map(|name| format!("qbox_{name}"))
+        .collect();
+    drawn.sort();
+    described.sort();
+    assert_eq!(drawn, described);
 }

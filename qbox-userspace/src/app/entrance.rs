@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The way in; dropped, it leaves nothing behind.
 pub(super) enum Entrance {
@@ -132,6 +132,17 @@ impl Entrance {
             }
             Self::Explicit { .. } => Box::new(Vec::new),
         }
+    }
+}
+
+impl Entrance {
+    /// Tells what the capture has counted, as long as there is one.
+    pub(super) fn captured_so_far(&self) -> impl Fn() -> Option<intercept::Counters> + Send + Sync + 'static {
+        let capture = match self {
+            Self::Captured { capture, .. } => Arc::downgrade(capture),
+            Self::Explicit { .. } => Weak::new(),
+        };
+        move || capture.upgrade().map(|capture| capture.counters())
     }
 }
 

@@ -4,6 +4,7 @@
 //! Errors end the process, each in one sentence that says what is missing (the files' own, as a drawn report before it);
 //! whatever happens later is the rooms' own to handle.
 
+mod counts;
 mod entrance;
 mod logs;
 mod signals;
@@ -115,6 +116,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     let node = Node {
         capture: entrance.describe(),
         pods: entrance.pods(),
+        traffic: counts::traffic(proxy.clone(), entrance.captured_so_far()),
         definitions: definitions
             .iter()
             .map(|d| admin::definition(&d.plan, &d.hash.to_string()))

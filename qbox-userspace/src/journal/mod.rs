@@ -53,6 +53,17 @@ pub enum JournalError {
     Store(String),
 }
 
+/// What a journal on disk has done, and has still to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Events that were appended.
+    pub events: u64,
+    /// Transactions that were written, each with one sync of the disk.
+    pub syncs: u64,
+    /// About how many bytes in memory wait to be written.
+    pub queued_bytes: usize,
+}
+
 /// A future that a trait object can give back.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -104,6 +115,11 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The youngest `limit` that have ended and are still kept, those that ended last first. Errors as in [`Journal::open`].
     fn finished(&self, limit: usize) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_>;
+
+    /// What it has done since it was opened, and has still to do. One that writes to no disk has nothing to tell.
+    fn load(&self) -> Load {
+        Load::default()
+    }
 
     /// Why it takes nothing any more, once that is so.
     fn failure(&self) -> Option<String> {

@@ -97,6 +97,7 @@ impl Guard {
         if let Refused::NotBegun(error @ (JournalError::Store(_) | JournalError::Order { .. })) = &refused {
             self.active.shared.set_broken(&error.to_string());
         }
+        self.active.shared.stats.refused(&refused);
         self.entry.answer(Err(refused));
         self.active.shared.registry.forget(&self.entry);
     }
@@ -105,6 +106,7 @@ impl Guard {
         let (id, name) = (self.entry.id, &self.entry.plan.name);
         tracing::error!(saga = %id, name, cause, "saga halted: its outcome is unknown until someone looks at it");
         self.active.shared.set_broken(cause);
+        self.active.shared.stats.halted();
         let now = self.active.shared.clock.now();
         self.entry.update(|summary| {
             summary.state = State::Halted;
@@ -239,6 +241,7 @@ impl<'a> Drive<'a> {
         for event in events {
             tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
         }
+        self.shared.stats.learn(plan, self.began, events);
         let state = self.saga.state().into();
         self.entry.update(|summary| summary.learn(plan, state, events));
         Ok(())

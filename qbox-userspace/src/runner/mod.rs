@@ -16,19 +16,22 @@ mod filter;
 mod locks;
 mod recover;
 mod registry;
+mod stats;
 
 pub use describe::Line;
 pub use filter::{Filter, NoState};
 pub use recover::Recovered;
 pub use registry::{Retain, Sent};
+pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
 
-use crate::journal::{Journal, JournalError};
+use crate::journal::{self, Journal, JournalError};
 use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Timestamp, Trigger};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
 use locks::Locks;
 use registry::{Admitted, Registry};
 use serde::Serialize;
+use stats::Stats;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -179,6 +182,7 @@ struct Shared {
     clock: Clock,
     locks: Arc<Locks>,
     registry: Registry,
+    stats: Stats,
     room: Arc<Semaphore>,
     /// Sagas that a drain waits for: all in flight but the stuck.
     active: watch::Sender<usize>,
@@ -226,6 +230,7 @@ impl Runner {
                 clock: Clock::new(),
                 locks: Arc::default(),
                 registry: Registry::new(settings.retain),
+                stats: Stats::new(),
                 room: Arc::new(Semaphore::new(room)),
                 active: watch::Sender::new(0),
                 draining: AtomicBool::new(false),
@@ -241,6 +246,23 @@ impl Runner {
     /// # Errors
     /// [`Refused`], with nothing sent: no room, stopping, or the key was used for another request.
     pub fn start_saga(
+        &self,
+        plan: &Arc<Plan>,
+        plan_hash: PlanHash,
+        trigger: Trigger,
+        pod: Via,
+    ) -> Result<SagaHandle, Refused> {
+        let stats = &self.shared.stats;
+        let handle = self.enter(plan, plan_hash, trigger, pod);
+        match &handle {
+            Ok(handle) if handle.joined => stats.joined(),
+            Ok(_) => {}
+            Err(refused) => stats.refused(refused),
+        }
+        handle
+    }
+
+    fn enter(
         &self,
         plan: &Arc<Plan>,
         plan_hash: PlanHash,
@@ -315,6 +337,32 @@ impl Runner {
             events: self.shared.journal.history(id)?.unwrap_or_default(),
             sent: entry.sent(),
         }))
+    }
+
+    /// What has been counted since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.stats.get()
+    }
+
+    /// How many of the sagas that are known stand in each state.
+    #[must_use]
+    pub fn states(&self) -> [(State, usize); State::ALL.len()] {
+        let mut states = State::ALL.map(|state| (state, 0));
+        self.shared.registry.each_youngest(|entry| {
+            let now = entry.state();
+            if let Some((_, count)) = states.iter_mut().find(|(state, _)| *state == now) {
+                *count += 1;
+            }
+            true
+        });
+        states
+    }
+
+    /// What the journal has done, and has still to do.
+    #[must_use]
+    pub fn journal_load(&self) -> journal::Load {
+        self.shared.journal.load()
     }
 
     /// How the runner is.

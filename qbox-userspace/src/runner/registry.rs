@@ -102,6 +102,10 @@ impl Entry {
         self.summary_mut().clone()
     }
 
+    pub(super) fn state(&self) -> State {
+        self.summary_mut().state
+    }
+
     pub(super) fn update(&self, change: impl FnOnce(&mut Summary)) {
         change(&mut self.summary_mut());
     }

@@ -45,6 +45,7 @@ const IMPURE: &[&str] = &[
     "libc",
     "memchr",
     "mio",
+    "prometheus_client",
     "qbox_common",
     "rand",
     "rusqlite",

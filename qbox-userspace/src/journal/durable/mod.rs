@@ -14,7 +14,7 @@ mod writer;
 
 pub use schema::OpenError;
 
-use super::{History, Journal, JournalError, Pending, Position};
+use super::{History, Journal, JournalError, Load, Pending, Position};
 use crate::saga::{Event, Plan, PlanHash, SagaId, Timestamp};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
@@ -85,6 +85,8 @@ struct State {
     position: u64,
     written: u64,
     wanted: u64,
+    /// How many transactions were written.
+    syncs: u64,
     queue: Vec<Write>,
     queue_bytes: usize,
     /// Since when the queue isn't empty.
@@ -346,6 +348,15 @@ impl Journal for Durable {
         match read::finished_sagas(&self.reader(), limit) {
             Ok(finished) => Box::new(finished.into_iter().map(|saga| self.whole(saga))),
             Err(error) => Box::new(std::iter::once(Err(self.unreadable(&error)))),
+        }
+    }
+
+    fn load(&self) -> Load {
+        let state = self.shared.state();
+        Load {
+            events: state.position,
+            syncs: state.syncs,
+            queued_bytes: state.queue_bytes + state.writing.iter().map(Write::weight).sum::<usize>(),
         }
     }
 

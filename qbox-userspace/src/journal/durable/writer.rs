@@ -132,6 +132,7 @@ impl Writer {
     fn written(&self, position: u64) {
         let mut state = self.shared.state();
         state.written = position;
+        state.syncs += 1;
         state.writing = Arc::default();
         drop(state);
         self.shared

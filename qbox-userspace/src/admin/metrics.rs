@@ -1,0 +1,378 @@
+//! `GET /metrics`: what is counted here and in the rooms below, as OpenMetrics text, which Prometheus reads.
+//!
+//! Each scrape draws the numbers as they are; nothing is kept. Labels are names of sagas and steps that plans give, and words
+//! of Qbox's own: never a caller's text, so that their number is that of the definitions. docs/metrics.md lists them all.
+
+use super::problem::problem;
+use super::routes::Shared;
+use crate::runner::{BUCKETS, CLASSES, DIRECTIONS, Durations, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::sync::Arc;
+
+/// Numbers under words of Qbox's own.
+pub type Tally = Vec<(&'static str, u64)>;
+
+/// What the data path counts.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// Connections that are open now.
+    pub open: usize,
+    /// Connections that were taken on.
+    pub connections: u64,
+    /// Connections that were closed at once, since as many as may be were open.
+    pub over_limit: u64,
+    /// HTTP requests, by what was done with them.
+    pub requests: Tally,
+    /// Connections that were copied through unread, by reason.
+    pub through: Tally,
+    /// What went wrong, by kind.
+    pub errors: Tally,
+    /// Connections of pods, by what the kernel's side and the listeners did with them; empty where nothing is captured.
+    pub captured: Tally,
+    /// Network namespaces that the kernel's side told of, by whether that came through; empty where nothing is captured.
+    pub namespaces: Tally,
+}
+
+/// The whole document.
+pub(super) fn render(shared: &Arc<Shared>) -> Response {
+    let mut registry = Registry::with_prefix("qbox");
+    registry.register_collector(Box::new(Scrape(Arc::clone(shared))));
+    let mut out = String::new();
+    if text::encode(&mut out, &registry).is_err() {
+        // A string takes all that is written to it.
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be drawn");
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], out).into_response()
+}
+
+struct Scrape(Arc<Shared>);
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut draw = Draw(encoder);
+        self.node(&mut draw)?;
+        self.sagas(&mut draw)?;
+        self.journal(&mut draw)?;
+        self.traffic(&mut draw)
+    }
+}
+
+impl Scrape {
+    fn node(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let shared = &self.0;
+        draw.rows(
+            Gauge,
+            "build_info",
+            "Always 1; the label is this Qbox's version",
+            [([("version", env!("CARGO_PKG_VERSION"))], 1)],
+        )?;
+        let ready = u64::from(shared.amiss().is_empty());
+        draw.one(Gauge, "ready", "1 when /readyz answers 200, else 0", ready)?;
+        let (captured, uncaptured) = shared.pods();
+        draw.rows(
+            Gauge,
+            "pods",
+            "Pods that are known now, by whether their connections are captured",
+            [
+                ([("captured", "true")], captured.len() as u64),
+                ([("captured", "false")], uncaptured.len() as u64),
+            ],
+        )
+    }
+
+    fn sagas(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let runner = &self.0.runner;
+        let health = runner.health();
+        // Those that have ended are counted when they end; how many of them are still remembered says nothing.
+        let ended = |state: &State| matches!(state, State::Committed | State::Compensated);
+        let states = runner.states().into_iter().filter(|(state, _)| !ended(state));
+        draw.rows(
+            Gauge,
+            "sagas",
+            "Sagas that have not ended, by state; each that is stuck or halted waits for a person",
+            states.map(|(state, count)| ([("state", state.as_str())], count as u64)),
+        )?;
+        draw.one(
+            Gauge,
+            "sagas_in_flight",
+            "Sagas that have a place: waiting, running, compensating or stuck",
+            health.in_flight as u64,
+        )?;
+        draw.one(
+            Gauge,
+            "sagas_in_flight_limit",
+            "How many places there are (limits.sagas_in_flight)",
+            health.capacity as u64,
+        )?;
+        let counts = runner.counts();
+        let sagas = || counts.sagas.iter().map(|(name, saga)| (name.as_str(), saga));
+        draw.rows(
+            Count,
+            "sagas_begun",
+            "Sagas that began",
+            sagas().map(|(name, saga)| ([("saga", name)], saga.begun)),
+        )?;
+        draw.rows(
+            Count,
+            "sagas_ended",
+            "Sagas that ended, by outcome",
+            sagas().flat_map(|(name, saga)| {
+                [("committed", saga.committed), ("compensated", saga.compensated)]
+                    .map(|(outcome, took)| ([("saga", name), ("outcome", outcome)], took.count()))
+            }),
+        )?;
+        draw.rows(
+            Count,
+            "sagas_stuck",
+            "How often a saga got stuck",
+            sagas().map(|(name, saga)| ([("saga", name)], saga.stuck)),
+        )?;
+        draw.one(
+            Count,
+            "sagas_halted",
+            "Sagas that were halted: their journal failed them, or a bug",
+            counts.halted,
+        )?;
+        draw.histogram(
+            "saga_duration",
+            "From a saga's beginning (its trigger's arrival, or the end of its wait for a lock) to its end",
+            sagas().flat_map(|(name, saga)| {
+                [("committed", saga.committed), ("compensated", saga.compensated)]
+                    .map(|(outcome, took)| ([("saga", name), ("outcome", outcome)], took))
+            }),
+        )?;
+        let attempts = sagas().flat_map(|(saga, stats)| {
+            stats.attempts.iter().flat_map(move |(step, attempts)| {
+                DIRECTIONS
+                    .into_iter()
+                    .zip(attempts)
+                    .flat_map(move |(direction, classes)| {
+                        CLASSES.into_iter().zip(classes).map(move |(class, count)| {
+                            let labels = [
+                                ("saga", saga),
+                                ("step", step.as_str()),
+                                ("direction", direction),
+                                ("class", class),
+                            ];
+                            (labels, *count)
+                        })
+                    })
+            })
+        });
+        draw.rows(
+            Count,
+            "attempts",
+            "Attempts that ended, by what their end says of the effect; a compensation that is `applied` has undone its step",
+            attempts,
+        )?;
+        draw.tally(
+            "triggers_refused",
+            "Triggers that began no saga",
+            "reason",
+            counts.refused.into_iter(),
+        )?;
+        draw.one(
+            Count,
+            "triggers_joined",
+            "Triggers that were joined to a saga with the same key",
+            counts.joined,
+        )
+    }
+
+    fn journal(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let load = self.0.runner.journal_load();
+        let failed = u64::from(self.0.runner.health().broken.is_some());
+        draw.one(
+            Count,
+            "journal_events",
+            "Events that were appended to the journal",
+            load.events,
+        )?;
+        draw.one(
+            Count,
+            "journal_syncs",
+            "Transactions that the journal wrote, each with one sync of the disk",
+            load.syncs,
+        )?;
+        draw.measured(
+            "journal_queued",
+            "About how much waits in memory to be written to the journal",
+            &Unit::Bytes,
+            load.queued_bytes as u64,
+        )?;
+        draw.one(
+            Gauge,
+            "journal_failed",
+            "1 when the journal failed, or failed a saga: not ready until a restart",
+            failed,
+        )
+    }
+
+    fn traffic(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let traffic = (self.0.node.traffic)();
+        draw.one(
+            Gauge,
+            "connections_open",
+            "Clients' connections that are open now",
+            traffic.open as u64,
+        )?;
+        draw.one(
+            Count,
+            "connections",
+            "Clients' connections that were taken on",
+            traffic.connections,
+        )?;
+        draw.one(
+            Count,
+            "connections_over_limit",
+            "Clients' connections that were closed at once (limits.connections)",
+            traffic.over_limit,
+        )?;
+        let tallies = [
+            (
+                "requests",
+                "HTTP requests, by what was done with them",
+                "handling",
+                traffic.requests,
+            ),
+            (
+                "connections_through",
+                "Connections that were copied through unread, by reason",
+                "reason",
+                traffic.through,
+            ),
+            (
+                "proxy_errors",
+                "What went wrong between a client and its upstream, by kind",
+                "kind",
+                traffic.errors,
+            ),
+            (
+                "captured_connections",
+                "Pods' connections, by what the eBPF programs and the listeners did with them",
+                "fate",
+                traffic.captured,
+            ),
+            (
+                "announced_namespaces",
+                "Network namespaces that the eBPF programs told of, by whether there was room for the news",
+                "fate",
+                traffic.namespaces,
+            ),
+        ];
+        for (name, help, label, tally) in tallies {
+            draw.tally(name, help, label, tally.into_iter())?;
+        }
+        Ok(())
+    }
+}
+
+/// What kind of number it is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Count,
+}
+use Kind::{Count, Gauge};
+
+type Label<'a> = (&'static str, &'a str);
+
+/// One metric after the other.
+struct Draw<'a>(DescriptorEncoder<'a>);
+
+impl Draw<'_> {
+    fn head<'s>(
+        &'s mut self,
+        kind: Kind,
+        name: &'s str,
+        help: &str,
+        unit: Option<&'s Unit>,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        let kind = match kind {
+            Gauge => MetricType::Gauge,
+            Count => MetricType::Counter,
+        };
+        self.0.encode_descriptor(name, help, unit, kind)
+    }
+
+    fn one(&mut self, kind: Kind, name: &str, help: &str, value: u64) -> fmt::Result {
+        put(kind, value, self.head(kind, name, help, None)?)
+    }
+
+    fn measured(&mut self, name: &str, help: &str, unit: &Unit, value: u64) -> fmt::Result {
+        put(Gauge, value, self.head(Gauge, name, help, Some(unit))?)
+    }
+
+    fn rows<'l, const N: usize>(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = ([Label<'l>; N], u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.head(kind, name, help, None)?;
+        for (labels, value) in rows {
+            put(kind, value, metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn tally(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        rows: impl Iterator<Item = (&'static str, u64)>,
+    ) -> fmt::Result {
+        self.rows(
+            Count,
+            name,
+            help,
+            rows.map(|(word, count)| ([(label, word)], count)),
+        )
+    }
+
+    fn histogram<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Iterator<Item = ([Label<'l>; N], Durations)>,
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (labels, took) in rows {
+            let ends = BUCKETS.into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = ends.zip(took.buckets).collect();
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                took.sum.as_secs_f64(),
+                took.count(),
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn put(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
+    match kind {
+        Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
+        Count => ConstCounter::new(value).encode(encoder),
+    }
+}

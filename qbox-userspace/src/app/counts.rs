@@ -1,0 +1,87 @@
+//! The data path's counters under the names that the API draws them by. Each counter has one, or this doesn't compile.
+
+use crate::admin::Traffic;
+use crate::gateway::Gateway;
+use crate::intercept;
+use crate::proxy::{Counters, Errors, Proxy};
+
+/// Reads them at the time of asking. `captured`: those of the capture, while there is one.
+pub(super) fn traffic(
+    proxy: Proxy<Gateway>,
+    captured: impl Fn() -> Option<intercept::Counters> + Send + Sync + 'static,
+) -> Box<dyn Fn() -> Traffic + Send + Sync> {
+    Box::new(move || {
+        let mut traffic = of_proxy(proxy.counters(), proxy.open());
+        if let Some(counters) = captured() {
+            of_capture(&counters, &mut traffic);
+        }
+        traffic
+    })
+}
+
+fn of_proxy(counters: &Counters, open: usize) -> Traffic {
+    let Counters {
+        connections,
+        over_limit,
+        passed,
+        taken,
+        opaque,
+        undecided,
+        tunnels,
+        errors,
+    } = counters;
+    let Errors {
+        dial,
+        malformed,
+        head_too_large,
+        body_too_large,
+        response,
+        client,
+        upstream,
+        aborted,
+    } = errors;
+    Traffic {
+        open,
+        connections: connections.get(),
+        over_limit: over_limit.get(),
+        requests: vec![("passed", passed.get()), ("taken", taken.get())],
+        through: vec![
+            ("opaque", opaque.get()),
+            ("undecided", undecided.get()),
+            ("tunnel", tunnels.get()),
+        ],
+        errors: vec![
+            ("dial", dial.get()),
+            ("malformed", malformed.get()),
+            ("head_too_large", head_too_large.get()),
+            ("body_too_large", body_too_large.get()),
+            ("response", response.get()),
+            ("client", client.get()),
+            ("upstream", upstream.get()),
+            ("aborted", aborted.get()),
+        ],
+        ..Traffic::default()
+    }
+}
+
+fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
+    let intercept::Counters {
+        captured,
+        accepted,
+        direct,
+        stale,
+        unenrolled,
+        no_memory,
+        announced,
+        unannounced,
+    } = *counters;
+    traffic.captured = vec![
+        ("captured", captured),
+        ("accepted", accepted),
+        ("direct", direct),
+        ("stale", stale),
+        ("unenrolled", unenrolled),
+        ("no_memory", no_memory),
+    ];
+    traffic.namespaces = vec![("announced", announced), ("unannounced", unannounced)];
+}

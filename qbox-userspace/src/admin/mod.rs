@@ -10,9 +10,11 @@ mod metrics;
 mod problem;
 mod routes;
 mod socket;
+mod token;
 mod view;
 
 pub use metrics::{Tally, Traffic};
+pub use token::{Token, TokenError, read_token};
 pub use view::{Capture, EventView, Pod, SagaView, Status, definition};
 
 use crate::runner::Runner;
@@ -44,6 +46,9 @@ pub enum AdminError {
         /// Why.
         source: io::Error,
     },
+    /// The token's file can't be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// No thread or no runtime.
     #[error("the admin API can't start")]
     Start(#[source] io::Error),
@@ -52,8 +57,10 @@ pub enum AdminError {
 /// Where it listens.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// TCP; best a loopback address, since nobody is asked who they are.
+    /// TCP.
     pub listen: SocketAddr,
+    /// The token that TCP clients must know; `None`: nobody is asked, so the address is best a loopback address.
+    pub token_file: Option<PathBuf>,
     /// A Unix socket, for its owner alone.
     pub socket: PathBuf,
 }
@@ -82,6 +89,7 @@ impl std::fmt::Debug for Node {
 #[derive(Debug)]
 pub struct Bound {
     address: SocketAddr,
+    token: Option<Token>,
     tcp: TcpListener,
     unix: Option<(UnixListener, socket::Bound)>,
 }
@@ -93,6 +101,7 @@ impl Bound {
     /// [`AdminError`]: an address or the socket's path is taken. A socket that this process has no leave to make is done
     /// without, and that is logged.
     pub fn new(settings: &Settings) -> Result<Self, AdminError> {
+        let token = settings.token_file.as_deref().map(Token::read).transpose()?;
         let listen = |source| AdminError::Listen {
             address: settings.listen,
             source,
@@ -118,7 +127,12 @@ impl Bound {
                 });
             }
         };
-        Ok(Self { address, tcp, unix })
+        Ok(Self {
+            address,
+            token,
+            tcp,
+            unix,
+        })
     }
 
     /// The TCP address, with the port that was found where 0 was asked for.
@@ -143,7 +157,12 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Start`].
     pub fn start(bound: Bound, runner: Runner, node: Node) -> Result<Self, AdminError> {
-        let Bound { address, tcp, unix } = bound;
+        let Bound {
+            address,
+            token,
+            tcp,
+            unix,
+        } = bound;
         let (unix, socket) = unix.unzip();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -154,6 +173,7 @@ impl Admin {
             runner,
             node,
             address,
+            token,
         });
         let thread = std::thread::Builder::new()
             .name("qbox-admin".to_owned())

@@ -4,6 +4,7 @@ use super::Node;
 use super::bounded::Bounded;
 use super::filter::FilterQuery;
 use super::problem::problem;
+use super::token::Token;
 use super::view::{Pod, SagaView, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) runner: Runner,
     pub(super) node: Node,
     pub(super) address: SocketAddr,
+    pub(super) token: Option<Token>,
 }
 
 /// How many sagas a list holds, unless asked for fewer or more; and the most.
@@ -48,10 +50,10 @@ pub(super) async fn serve(
         .route("/api/v1/definitions", get(definitions))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
         .with_state(Arc::clone(&shared));
-    let address = shared.address;
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
     let unix = unix.map(tokio::net::UnixListener::from_std).transpose()?;
-    let guarded = routes.clone().layer(from_fn_with_state(address, only_by_address));
+    // The Unix socket is guarded by its mode.
+    let guarded = routes.clone().layer(from_fn_with_state(shared, guard));
     tokio::select! {
         result = async { axum::serve(Bounded::new(tcp), guarded).await } => result,
         result = async {
@@ -64,11 +66,21 @@ pub(super) async fn serve(
     }
 }
 
-/// A page from elsewhere, whose name an attacker has turned to this address, must not read the API through a browser here
-/// (DNS rebinding): whoever means it names it by the address that it listens on, or as `localhost`.
-async fn only_by_address(State(listen): State<SocketAddr>, request: Request, next: Next) -> Response {
+/// Who may ask over TCP: with a token, those that know it (RFC 6750); the routes that load balancers and kubelets ask need none.
+///
+/// Without one, a page from elsewhere, whose name an attacker has turned to this address, must not read the API through a
+/// browser here (DNS rebinding): whoever means it names it by the address that it listens on, or as `localhost`. With one a
+/// browser has nothing to send.
+async fn guard(State(shared): Asked, request: Request, next: Next) -> Response {
+    if let Some(token) = &shared.token {
+        let open = matches!(request.uri().path(), "/healthz" | "/readyz");
+        return match token.challenge(request.headers()) {
+            Some(challenge) if !open => challenge,
+            _ => next.run(request).await,
+        };
+    }
     let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
-    if host.is_some_and(|host| names_us(host, listen)) {
+    if host.is_some_and(|host| names_us(host, shared.address)) {
         next.run(request).await
     } else {
         problem(

@@ -33,6 +33,7 @@ fn start(runner: &Runner, node: Node) -> (Admin, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        token_file: None,
         socket: folder.path().join("run/admin.sock"),
     };
     let bound = Bound::new(&settings).unwrap();
@@ -83,6 +84,7 @@ async fn the_socket_is_its_owners_and_goes_with_the_api() {
     assert_eq!(mode & 0o777, 0o600);
     let again = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        token_file: None,
         socket: path.clone(),
     };
     let error = anyhow::Error::from(Bound::new(&again).unwrap_err());
@@ -109,6 +111,7 @@ fn an_address_that_is_taken_is_named_with_its_cause_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = Settings {
         listen: taken.local_addr().unwrap(),
+        token_file: None,
         socket: "/nowhere".into(),
     };
     let error = anyhow::Error::from(Bound::new(&settings).unwrap_err());
@@ -301,4 +304,48 @@ async fn every_metric_is_documented() {
     drawn.sort();
     described.sort();
     assert_eq!(drawn, described);
+}
+
+#[tokio::test]
+async fn over_tcp_a_token_is_asked_where_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "c2VjcmV0\n").unwrap();
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        token_file: Some(file),
+        socket: folder.path().join("admin.sock"),
+    };
+    let bound = Bound::new(&settings).unwrap();
+    let admin = Admin::start(bound, runner(), node()).unwrap();
+    // The second line of `host` is one more field of the request.
+    let tcp = |path: &str, host: &str| {
+        let stream = std::net::TcpStream::connect(admin.address()).unwrap();
+        ask(stream, path, host).0
+    };
+    let with_token = "node-7.example\r\nAuthorization: Bearer c2VjcmV0";
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(tcp(path, "node-7.example"), 200, "{path}");
+    }
+    for path in [
+        "/api/v1/status",
+        "/api/v1/sagas",
+        "/metrics",
+        "/nothing",
+        "/healthz/",
+    ] {
+        assert_eq!(tcp(path, "localhost"), 401, "{path}");
+        assert_eq!(
+            tcp(path, "localhost\r\nAuthorization: Bearer c2VjcmV1"),
+            401,
+            "{path}"
+        );
+    }
+    assert_eq!(tcp("/api/v1/status", with_token), 200);
+    assert_eq!(tcp("/metrics", with_token), 200);
+    assert_eq!(
+        get(&admin, "/api/v1/status").0,
+        200,
+        "the socket is its owner's alone"
+    );
 }

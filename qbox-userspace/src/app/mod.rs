@@ -91,6 +91,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     let admin = admin::Bound::new(&admin::Settings {
         listen: config.admin.listen,
         socket: config.admin.socket.clone(),
+        token_file: config.admin.token_file.clone(),
     })?;
     let runner = runner(config, journal(config)?, hosts.clone());
     let recovered = runner.recover();

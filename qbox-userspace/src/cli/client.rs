@@ -1,63 +1,156 @@
-//! Asks a running Qbox, over its admin socket. Answers are bounded, and waits too.
+//! Asks a running Qbox, over its admin socket or over TCP with a token. Answers are bounded, and waits too.
 
+use crate::admin::read_token;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
+use hyper::http::uri::Authority;
+use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// A list of 1,000 sagas, or one saga of a thousand large answers.
 const LONGEST_ANSWER: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// GETs `path` and reads the JSON that comes.
-///
-/// # Errors
-/// No Qbox answers at `socket`, or not with success, or not with what was expected.
-pub(super) async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
-    let answer = tokio::time::timeout(PATIENCE, exchange(socket, path)).await;
-    let (status, body) = answer.with_context(|| {
-        format!(
-            "Qbox took the connection at {} and gave no answer in {PATIENCE:?}",
-            socket.display()
-        )
-    })??;
-    if !status.is_success() {
-        bail!(
-            "Qbox answered {status} to {path}: {}",
-            String::from_utf8_lossy(&body)
-        );
-    }
-    serde_json::from_slice(&body)
-        .with_context(|| format!("what Qbox answered to {path} is not what this version of `qbox` reads"))
+/// A running Qbox's admin API.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    place: Place,
+    token: Option<String>,
 }
 
-async fn exchange(socket: &Path, path: &str) -> Result<(StatusCode, Bytes)> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| refused(socket, &error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("the answer to {path}: {error}"))?;
-        anyhow::Ok((status, body.to_bytes()))
-    };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // The connection may end first, the whole answer being read already.
-        _ = connection => answer.await,
+#[derive(Debug, Clone)]
+enum Place {
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(Authority),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => path.display().fmt(f),
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+impl Client {
+    /// That behind a socket, which asks for no token.
+    pub(super) fn unix(socket: &Path) -> Self {
+        Self {
+            place: Place::Unix(socket.to_owned()),
+            token: None,
+        }
+    }
+
+    /// That at a URL.
+    ///
+    /// # Errors
+    /// The URL is not `http://HOST:PORT`, or there is no token in the file.
+    pub(super) fn tcp(url: &str, token_file: Option<&Path>) -> Result<Self> {
+        let parsed: Option<Uri> = url.parse().ok();
+        let authority = parsed.and_then(|uri| {
+            let bare =
+                uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
+            uri.authority().filter(|_| bare).cloned()
+        });
+        let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+        Ok(Self {
+            place: Place::Tcp(authority.with_context(|| {
+                format!("`{url}` is no place of an admin API: write http://HOST:PORT, without a path (Qbox speaks no TLS itself)")
+            })?),
+            token: token_file.map(read_token).transpose()?,
+        })
+    }
+
+    /// GETs `path` and reads the JSON that comes.
+    ///
+    /// # Errors
+    /// No Qbox answers there, or not with success, or not with what was expected.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(path)).await;
+        let (status, body) = answer.with_context(|| {
+            format!(
+                "Qbox took the connection at {} and gave no answer in {PATIENCE:?}",
+                self.place
+            )
+        })??;
+        if !status.is_success() {
+            bail!("{}", self.refusal(status, path, &body));
+        }
+        serde_json::from_slice(&body)
+            .with_context(|| format!("what Qbox answered to {path} is not what this version of `qbox` reads"))
+    }
+
+    /// What an answer other than success says: the problem's detail (RFC 9457), or else the body.
+    fn refusal(&self, status: StatusCode, path: &str, body: &[u8]) -> String {
+        if status == StatusCode::UNAUTHORIZED {
+            let what = match self.token {
+                Some(_) => "does not know this token: give that of its `admin.token_file`",
+                None => "asks for a token: name its file",
+            };
+            return format!("Qbox at {} {what} with --token-file", self.place);
+        }
+        let problem: Option<Value> = serde_json::from_slice(body).ok();
+        let detail = problem
+            .as_ref()
+            .and_then(|problem| problem.get("detail")?.as_str());
+        let text = String::from_utf8_lossy(body);
+        format!("Qbox answered {status} to {path}: {}", detail.unwrap_or(&text))
+    }
+
+    async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes)> {
+        match &self.place {
+            Place::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                let stream = stream.map_err(|error| refused(socket, &error))?;
+                self.ask(stream, "localhost", path).await
+            }
+            Place::Tcp(authority) => {
+                let address = (
+                    authority.host().trim_matches(['[', ']']),
+                    authority.port_u16().unwrap_or(80),
+                );
+                let stream = TcpStream::connect(address).await;
+                let stream = stream.with_context(|| format!("no Qbox answers at http://{authority}"))?;
+                self.ask(stream, authority.as_str(), path).await
+            }
+        }
+    }
+
+    async fn ask<S>(&self, stream: S, host: &str, path: &str) -> Result<(StatusCode, Bytes)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut request = Request::get(path).header(header::HOST, host);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!("the answer to {path}: {error}"))?;
+            anyhow::Ok((status, body.to_bytes()))
+        };
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            // The connection may end first, the whole answer being read already.
+            _ = connection => answer.await,
+        }
     }
 }
 
@@ -80,7 +173,7 @@ fn refused(socket: &Path, error: &io::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixListener;
 
@@ -95,7 +188,8 @@ mod tests {
             let _ = stream.read(&mut head).await.unwrap();
             stream.write_all(answer.as_bytes()).await.unwrap();
         };
-        tokio::join!(get(&path, "/x"), serve).0
+        let client = Client::unix(&path);
+        tokio::join!(client.get("/x"), serve).0
     }
 
     #[tokio::test]
@@ -113,8 +207,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_problem_is_told_by_its_detail() {
+        let body = "{\"detail\":\"older_than: `x`: it is no number\"}";
+        let answer = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let error = ask(answer.leak()).await.unwrap_err();
+        let told = "Qbox answered 400 Bad Request to /x: older_than: `x`: it is no number";
+        assert_eq!(error.to_string(), told);
+    }
+
+    #[test]
+    fn a_place_is_a_host_and_a_port() {
+        for url in [
+            "http://127.0.0.1:9901",
+            "http://[::1]:9901/",
+            "http://node-7:9901",
+        ] {
+            assert!(Client::tcp(url, None).is_ok(), "{url}");
+        }
+        for url in [
+            "https://node-7:9901",
+            "node-7:9901",
+            "http://node-7/api",
+            "http://a@node-7:1",
+            "",
+            "/x",
+        ] {
+            let error = Client::tcp(url, None).unwrap_err().to_string();
+            assert!(error.contains("write http://HOST:PORT"), "{url}: {error}");
+        }
+    }
+
+    #[tokio::test]
     async fn nobody_there_is_said_with_what_to_do() {
-        let error = get::<Value>(Path::new("/nowhere/qbox.sock"), "/x")
+        let error = Client::unix(Path::new("/nowhere/qbox.sock"))
+            .get::<Value>("/x")
             .await
             .unwrap_err();
         assert!(

@@ -3,7 +3,7 @@
 //! With a pod's name the process enters the pod and becomes the command. Without one it makes a cgroup below the enrolled
 //! one, and takes it away when the command has ended: a pod without Kubernetes.
 
-use super::client;
+use super::client::Client;
 use anyhow::{Context, Result, bail};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, unlinkat};
@@ -56,7 +56,7 @@ struct Pod {
 }
 
 /// Runs `command` and gives its exit code (128 and the signal's number, if a signal ended it, as a shell does).
-pub(super) fn exec(pod: Option<&str>, socket: &Path, command: &[OsString]) -> Result<ExitCode> {
+pub(super) fn exec(pod: Option<&str>, client: &Client, command: &[OsString]) -> Result<ExitCode> {
     let (program, arguments) = command.split_first().context("no command was given")?;
     let mut command = Command::new(program);
     command.args(arguments);
@@ -64,9 +64,9 @@ pub(super) fn exec(pod: Option<&str>, socket: &Path, command: &[OsString]) -> Re
     let runtime = Builder::new_current_thread().enable_all().build()?;
     match pod {
         Some(name) => {
-            let pods: Pods = runtime.block_on(client::get(socket, "/api/v1/pods"))?;
+            let pods: Pods = runtime.block_on(client.get("/api/v1/pods"))?;
             let mut pod = find(name, pods.pods)?;
-            let status: Status = runtime.block_on(client::get(socket, "/api/v1/status"))?;
+            let status: Status = runtime.block_on(client.get("/api/v1/status"))?;
             drop(runtime);
             pod.cgroup = reach(pod.cgroup, status.pid);
             enter(&pod)?;
@@ -74,7 +74,7 @@ pub(super) fn exec(pod: Option<&str>, socket: &Path, command: &[OsString]) -> Re
             Err(error).with_context(|| format!("can't run {}", program.display()))
         }
         None => {
-            let status: Status = runtime.block_on(client::get(socket, "/api/v1/status"))?;
+            let status: Status = runtime.block_on(client.get("/api/v1/status"))?;
             let enrolled = match status.capture {
                 Capture::Ebpf { cgroup } => cgroup,
                 Capture::Explicit { listen } => bail!(
@@ -83,7 +83,7 @@ pub(super) fn exec(pod: Option<&str>, socket: &Path, command: &[OsString]) -> Re
                 ),
             };
             let cgroup = Joined::new(&reach(enrolled, status.pid))?;
-            runtime.block_on(captured(socket))?;
+            runtime.block_on(captured(client))?;
             let status = runtime
                 .block_on(run(command))
                 .with_context(|| format!("can't run {}", program.display()))?;
@@ -219,12 +219,12 @@ fn home(enrolled: &Path) -> Result<PathBuf> {
 }
 
 /// Makes this namespace known by a socket, as any program would, and waits until its connections are turned.
-async fn captured(socket: &Path) -> Result<()> {
+async fn captured(client: &Client) -> Result<()> {
     let own = fs::metadata("/proc/self/ns/net")?.ino();
     let since = Instant::now();
     loop {
         drop(TcpListener::bind(("127.0.0.1", 0)));
-        let pods: Pods = client::get(socket, "/api/v1/pods").await?;
+        let pods: Pods = client.get("/api/v1/pods").await?;
         if pods.pods.iter().any(|pod| pod.netns == own) {
             return Ok(());
         }

@@ -10,6 +10,7 @@ mod show;
 
 use crate::{app, saga};
 use clap::{Args, Parser, Subcommand};
+use client::Client;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::Write;
@@ -121,6 +122,21 @@ struct Running {
         default_value = "/run/qbox/admin.sock"
     )]
     socket: PathBuf,
+    /// The admin API over TCP instead, as `http://HOST:PORT` (`admin.listen`).
+    #[arg(long, value_name = "URL", env = "QBOX_ADMIN")]
+    admin: Option<String>,
+    /// A file with the token that the API asks for over TCP (`admin.token_file`).
+    #[arg(long, value_name = "FILE", env = "QBOX_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Running {
+    fn client(&self) -> anyhow::Result<Client> {
+        match &self.admin {
+            Some(url) => Client::tcp(url, self.token_file.as_deref()),
+            None => Ok(Client::unix(&self.socket)),
+        }
+    }
 }
 
 /// Reads the process's arguments, does what they say, and gives what the process is to end with.
@@ -131,7 +147,10 @@ pub fn main() -> ExitCode {
             app::run(&app::Options { config, explicit }).map(|()| ExitCode::SUCCESS)
         }
         Command::Check(check) => Ok(check::check(&check.paths, check.json)),
-        Command::Exec(exec) => exec::exec(exec.pod.as_deref(), &exec.running.socket, &exec.command),
+        Command::Exec(exec) => exec
+            .running
+            .client()
+            .and_then(|client| exec::exec(exec.pod.as_deref(), &client, &exec.command)),
         Command::Sagas(Sagas::List { limit, asking }) => {
             ask(&asking, &format!("/api/v1/sagas?limit={limit}"), show::sagas)
         }
@@ -152,7 +171,8 @@ fn ask(asking: &Asking, path: &str, draw: fn(&Value) -> String) -> anyhow::Resul
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let answer: Value = runtime.block_on(client::get(&asking.running.socket, path))?;
+    let client = asking.running.client()?;
+    let answer: Value = runtime.block_on(client.get(path))?;
     let text = if asking.json {
         format!("{answer:#}\n")
     } else {

@@ -83,6 +83,8 @@ pub enum Code {
     Conflict = 15,
     /// A log filter that can't be read.
     Filter = 16,
+    /// An admin API that other machines may reach, without a token.
+    OpenAdmin = 17,
     /// Not a URL that can be used.
     Url = 20,
     /// A trigger that asks for https.

@@ -127,6 +127,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The same for this machine's `qbox` commands, as a Unix socket.
     pub socket: PathBuf,
+    /// A file with the token that TCP clients must know. Without one the address is a loopback address.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[log]`.
@@ -194,6 +196,7 @@ impl Default for Config {
             admin: Admin {
                 listen: loopback(9901),
                 socket: PathBuf::from("/run/qbox/admin.sock"),
+                token_file: None,
             },
             log: Log {
                 level: "info".to_owned(),
@@ -311,7 +314,13 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         });
     });
     section(root, "admin", |t| {
-        set(&mut config.admin.listen, t.get("listen"), |n| address(sink, &n));
+        set(&mut config.admin.token_file, t.get("token_file"), |n| {
+            Some(Some(folder.join(n.filled()?.value)))
+        });
+        let guarded = t.get("token_file").is_some();
+        set(&mut config.admin.listen, t.get("listen"), |n| {
+            admin_address(sink, &n, guarded)
+        });
         set(&mut config.admin.socket, t.get("socket"), |n| {
             Some(PathBuf::from(n.filled()?.value))
         });
@@ -350,6 +359,20 @@ fn address(sink: &Sink, node: &Node<'_>) -> Option<SocketAddr> {
         },
         Some,
     )
+}
+
+/// An address that other machines may reach asks for a token: what listens there can see and undo every saga.
+fn admin_address(sink: &Sink, node: &Node<'_>, guarded: bool) -> Option<SocketAddr> {
+    let address = address(sink, node)?;
+    if !guarded && !address.ip().to_canonical().is_loopback() {
+        let message = format!("the admin API on {address} would ask nobody who they are");
+        let help = "name a file that holds a secret with `token_file` of [admin], or listen on a loopback address: \
+                    \"127.0.0.1:9901\"";
+        let label = "other machines may reach this";
+        sink.error(Code::OpenAdmin, node.text()?.span, message, label, help);
+        return None;
+    }
+    Some(address)
 }
 
 fn filter(sink: &Sink, node: &Node<'_>) -> Option<String> {

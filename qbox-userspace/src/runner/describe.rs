@@ -1,8 +1,10 @@
 //! One line of plain words for each event: for the log, the API and `qbox sagas show`; and what a list says of a saga, as
 //! its events tell it.
 
-use super::{Sent, State, Summary};
-use crate::saga::{AttemptEnd, Class, Direction, Event, OperatorAction, Plan, SagaState, StepId};
+use super::{Sent, State, Stuck, Summary};
+use crate::saga::{
+    AttemptEnd, Class, Direction, Event, OperatorAction, Plan, Saga, SagaState, StepId, UndoState,
+};
 use std::fmt;
 
 /// An event beside its plan, which knows the steps' names.
@@ -59,19 +61,29 @@ impl From<SagaState> for State {
 }
 
 impl Summary {
-    /// Takes in further events of the saga, and where it stands after them.
-    pub(super) fn learn(&mut self, plan: &Plan, state: State, events: &[Event]) {
-        self.state = state;
+    /// Takes in further events of the saga, which stands behind them.
+    pub(super) fn learn(&mut self, saga: &Saga, events: &[Event]) {
+        self.state = saga.state().into();
+        self.paused = saga.is_paused();
+        let name = |step: &StepId| {
+            let step = saga.plan().steps.get(step.index());
+            step.map(|step| step.name.clone())
+        };
         for event in events {
             match event {
                 Event::Failed { step, cause, .. } => {
-                    let step = step.and_then(|step| plan.steps.get(step.index()));
-                    self.failed_step = step.map(|step| step.name.clone());
+                    self.failed_step = step.as_ref().and_then(name);
                     self.cause = Some(cause.clone());
                 }
-                Event::Stuck { .. } => {
-                    let sent = None;
-                    self.cause = Some(Line { event, plan, sent }.to_string());
+                Event::Stuck { step, cause, at } => {
+                    let step_name = name(step).unwrap_or_default();
+                    self.stuck.retain(|stuck| stuck.step != step_name);
+                    self.stuck.push(Stuck {
+                        step: step_name,
+                        cause: cause.clone(),
+                        since: *at,
+                        last: saga.last_answer(*step),
+                    });
                 }
                 // Its pivot won over what had failed before.
                 Event::Committed { .. } => {
@@ -81,6 +93,14 @@ impl Summary {
                 _ => {}
             }
         }
+        // Those that an operator, or a late answer, has set going again are no longer.
+        self.stuck.retain(|stuck| {
+            let mut steps = saga.steps();
+            steps.any(|step| step.name == stuck.step && step.undo == UndoState::Stuck)
+        });
+        let names = saga.plan().steps.iter().map(|step| &step.name);
+        self.stuck
+            .sort_by_cached_key(|stuck| names.clone().position(|name| *name == stuck.step));
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::describe::Line;
 use super::effects::carry_out;
+use super::inbox::Order;
 use super::locks::{Held, Ticket};
 use super::registry::Entry;
-use super::{Active, Refused, Replied, Shared, State};
+use super::{ActError, Active, As, Refused, Replied, Shared, State};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
     AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Saga, SagaState, StepId,
@@ -13,6 +14,7 @@ use crate::saga::{
 use crate::upstream::Via;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -41,10 +43,19 @@ pub(super) fn spawn(
     permit: Option<OwnedSemaphorePermit>,
     lock: Option<Ticket>,
 ) {
-    let guard = Guard { active, entry };
+    if matches!(origin, Origin::Journal { .. }) {
+        // It has begun: decisions that come before its task runs are kept for it.
+        entry.inbox.open();
+    }
+    let guard = Guard {
+        shared: Arc::clone(&active.shared),
+        entry,
+    };
     tokio::spawn(async move {
-        let (shared, entry) = (&guard.active.shared, &guard.entry);
-        let (drive, lock) = match origin {
+        let (shared, entry) = (&guard.shared, &guard.entry);
+        // Both are the saga's until it has ended: the next one would meet what a stuck one has left behind.
+        let _permit = permit;
+        let (mut drive, _lock) = match origin {
             Origin::Trigger {
                 plan_hash,
                 trigger,
@@ -55,7 +66,8 @@ pub(super) fn spawn(
                     Ok(lock) => lock,
                     Err(refused) => return guard.never_began(refused),
                 };
-                match Drive::begin(shared, entry, plan_hash, trigger, pod) {
+                entry.inbox.open();
+                match Drive::begin(active, shared, entry, plan_hash, trigger, pod) {
                     Ok(drive) => (drive, lock),
                     Err(error) => return guard.never_began(Refused::NotBegun(error)),
                 }
@@ -63,30 +75,25 @@ pub(super) fn spawn(
             Origin::Journal { saga, events } => {
                 // It had begun, so the lock is its own; nothing but itself could make it give up.
                 let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-                match Drive::take_up(shared, entry, *saga, events) {
+                match Drive::take_up(active, shared, entry, *saga, events) {
                     Ok(drive) => (drive, lock),
                     Err(error) => return guard.halt(&error.to_string()),
                 }
             }
         };
         match drive.run().await {
-            Ok(Ending::Final) => {
+            Ok(()) => {
                 shared.journal.finish(entry.id);
                 shared.registry.retire(entry);
-            }
-            // A stuck saga keeps its place and its lock: the next one would meet what this one has left behind.
-            Ok(Ending::Stuck) => {
-                let mut stuck = shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
-                stuck.push((permit, lock));
             }
             Err(error) => guard.halt(&error.to_string()),
         }
     });
 }
 
-/// However the task ends, the callers are answered and the saga is no longer counted.
+/// However the task ends, the callers are answered, and the operators.
 struct Guard {
-    active: Active,
+    shared: Arc<Shared>,
     entry: Arc<Entry>,
 }
 
@@ -95,26 +102,26 @@ impl Guard {
         let (id, name) = (self.entry.id, &self.entry.plan.name);
         tracing::warn!(saga = %id, name, "saga did not begin: {refused}");
         if let Refused::NotBegun(error @ (JournalError::Store(_) | JournalError::Order { .. })) = &refused {
-            self.active.shared.set_broken(&error.to_string());
+            self.shared.set_broken(&error.to_string());
         }
-        self.active.shared.stats.refused(&refused);
+        self.shared.stats.refused(&refused);
         self.entry.answer(Err(refused));
-        self.active.shared.registry.forget(&self.entry);
+        self.shared.registry.forget(&self.entry);
     }
 
     fn halt(&self, cause: &str) {
         let (id, name) = (self.entry.id, &self.entry.plan.name);
         tracing::error!(saga = %id, name, cause, "saga halted: its outcome is unknown until someone looks at it");
-        self.active.shared.set_broken(cause);
-        self.active.shared.stats.halted();
-        let now = self.active.shared.clock.now();
+        self.shared.set_broken(cause);
+        self.shared.stats.halted();
+        let now = self.shared.clock.now();
         self.entry.update(|summary| {
             summary.state = State::Halted;
             summary.ended = Some(now);
             summary.cause = Some(cause.to_owned());
         });
         self.entry.answer(Err(Refused::Halted(cause.to_owned())));
-        self.active.shared.registry.retire(&self.entry);
+        self.shared.registry.retire(&self.entry);
     }
 }
 
@@ -123,6 +130,7 @@ impl Drop for Guard {
         if std::thread::panicking() {
             self.halt("a bug stopped its task");
         }
+        self.entry.inbox.close();
     }
 }
 
@@ -144,13 +152,14 @@ async fn wait_for(lock: Option<Ticket>, limit: Duration) -> Result<Option<Held>,
     }
 }
 
-/// How a task ends that was not halted.
-enum Ending {
-    Final,
-    Stuck,
+/// What a task goes on with.
+enum Woken {
+    By(Input),
+    Order(Order),
 }
 
 struct Drive<'a> {
+    active: Active,
     shared: &'a Shared,
     entry: &'a Entry,
     saga: Saga,
@@ -164,10 +173,13 @@ struct Drive<'a> {
     calls: JoinSet<Outcome>,
     in_flight: HashMap<Id, Attempt>,
     replied: bool,
+    /// How long its history was when it was last said that it is stuck.
+    told: u64,
 }
 
 impl<'a> Drive<'a> {
     fn begin(
+        active: Active,
         shared: &'a Shared,
         entry: &'a Entry,
         plan_hash: PlanHash,
@@ -181,6 +193,7 @@ impl<'a> Drive<'a> {
         let began = shared.clock.now();
         let (saga, events) = Saga::begin(entry.id, Arc::clone(&entry.plan), plan_hash, seed, trigger, began);
         let mut drive = Self {
+            active,
             shared,
             entry,
             saga,
@@ -192,14 +205,22 @@ impl<'a> Drive<'a> {
             calls: JoinSet::new(),
             in_flight: HashMap::new(),
             replied: false,
+            told: 0,
         };
         drive.append(&events)?;
         Ok(drive)
     }
 
     /// Goes on where the journal ends. The saga is told so, and decides what follows as it always does.
-    fn take_up(shared: &'a Shared, entry: &'a Entry, saga: Saga, events: u64) -> Result<Self, JournalError> {
+    fn take_up(
+        active: Active,
+        shared: &'a Shared,
+        entry: &'a Entry,
+        saga: Saga,
+        events: u64,
+    ) -> Result<Self, JournalError> {
         let mut drive = Self {
+            active,
             shared,
             entry,
             pod: None,
@@ -211,24 +232,61 @@ impl<'a> Drive<'a> {
             calls: JoinSet::new(),
             in_flight: HashMap::new(),
             replied: false,
+            told: 0,
         };
         let events = drive.saga.decide(Input::Recovered, shared.clock.now());
         drive.append(&events)?;
         Ok(drive)
     }
 
-    /// Runs the saga to its end. Dropping it, as any error does, closes the connections of the calls in flight.
-    async fn run(mut self) -> Result<Ending, JournalError> {
+    /// Runs the saga to its end. A stuck one waits here for its operator. Dropping it, as any error does, closes the
+    /// connections of the calls in flight.
+    async fn run(&mut self) -> Result<(), JournalError> {
         loop {
             let wake = self.carry_out().await?;
-            if self.calls.is_empty() && (self.is_over() || !self.waits(wake)) {
-                return self.end();
+            if self.calls.is_empty() && self.is_over() {
+                self.end();
+                return Ok(());
             }
-            let input = self.next_input(wake).await;
-            let now = self.shared.clock.now();
-            let events = self.saga.decide(input, now);
-            self.append(&events)?;
+            let rests = self.calls.is_empty() && wake.is_none();
+            let counts_as = if rests { self.rest()? } else { As::Active };
+            self.active.count_as(counts_as);
+            match self.next(wake).await {
+                Woken::By(input) => {
+                    let events = self.saga.decide(input, self.shared.clock.now());
+                    self.append(&events)?;
+                }
+                Woken::Order(order) => self.obey(order)?,
+            }
         }
+    }
+
+    /// Takes an operator's decision, or says why not. Who gave it waits until it is durable.
+    fn obey(&mut self, order: Order) -> Result<(), JournalError> {
+        // Counted before the look at `draining`, as a saga that starts.
+        self.active.count_as(As::Active);
+        let answer = if self.shared.draining.load(Ordering::SeqCst) {
+            Err(ActError::Draining)
+        } else if let Some(objection) = self.saga.objection(&order.operator.action) {
+            Err(ActError::NotNow(objection.to_owned()))
+        } else if order.dry_run {
+            Ok(None)
+        } else {
+            let (id, name) = (self.entry.id, &self.entry.plan.name);
+            let (who, why) = (order.operator.who.clone(), order.operator.why.clone());
+            let action = order.operator.action.clone();
+            let input = Input::Operator(order.operator);
+            let events = self.saga.decide(input, self.shared.clock.now());
+            if let Err(error) = self.append(&events) {
+                drop(order.answer.send(Err(ActError::Journal(error.to_string()))));
+                return Err(error);
+            }
+            tracing::info!(saga = %id, name, ?action, who, why, "an operator decided");
+            Ok(Some(self.position))
+        };
+        // Whoever has gone away since may look at the history.
+        drop(order.answer.send(answer));
+        Ok(())
     }
 
     fn append(&mut self, events: &[Event]) -> Result<(), JournalError> {
@@ -242,8 +300,7 @@ impl<'a> Drive<'a> {
             tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
         }
         self.shared.stats.learn(plan, self.began, events);
-        let state = self.saga.state().into();
-        self.entry.update(|summary| summary.learn(plan, state, events));
+        self.entry.update(|summary| summary.learn(&self.saga, events));
         Ok(())
     }
 
@@ -277,11 +334,6 @@ impl<'a> Drive<'a> {
         Ok(wake)
     }
 
-    /// With nothing in flight: for a moment, or for an operator who has paused it.
-    fn waits(&self, wake: Option<Timestamp>) -> bool {
-        wake.is_some() || (self.saga.is_paused() && self.saga.state() != SagaState::Stuck)
-    }
-
     /// Final, and everybody knows.
     fn is_over(&self) -> bool {
         self.replied && matches!(self.saga.state(), SagaState::Committed | SagaState::Compensated)
@@ -305,7 +357,7 @@ impl<'a> Drive<'a> {
         self.in_flight.insert(id, attempt);
     }
 
-    async fn next_input(&mut self, wake: Option<Timestamp>) -> Input {
+    async fn next(&mut self, wake: Option<Timestamp>) -> Woken {
         let clock = self.shared.clock;
         let timer = async {
             match wake {
@@ -314,7 +366,7 @@ impl<'a> Drive<'a> {
             }
         };
         tokio::select! {
-            Some(ended) = self.calls.join_next_with_id() => Input::Outcome(match ended {
+            Some(ended) = self.calls.join_next_with_id() => Woken::By(Input::Outcome(match ended {
                 Ok((id, outcome)) => {
                     self.in_flight.remove(&id);
                     outcome
@@ -326,45 +378,43 @@ impl<'a> Drive<'a> {
                     tracing::error!(saga = %self.entry.id, %error, "a call's task failed");
                     Outcome { step, direction, attempt, end: AttemptEnd::Lost }
                 }
-            }),
-            () = timer => Input::Timer,
+            })),
+            () = timer => Woken::By(Input::Timer),
+            order = self.entry.inbox.next() => Woken::Order(order),
         }
     }
 
-    /// Nothing is in flight and nothing is awaited.
-    fn end(self) -> Result<Ending, JournalError> {
+    fn end(&self) {
         let now = self.shared.clock.now();
+        self.entry.update(|summary| summary.ended = Some(now));
         let (id, name) = (self.entry.id, &self.entry.plan.name);
-        let state = State::from(self.saga.state());
-        let took = now.since(self.began);
+        let (state, took) = (self.saga.state().as_str(), now.since(self.began));
         let summary = self.entry.summary();
         let failed_step = summary.failed_step.as_deref();
-        match state {
-            State::Committed | State::Compensated => {
-                if !self.replied {
-                    return Err(JournalError::Store(
-                        "the saga has ended without a reply: a bug".to_owned(),
-                    ));
+        tracing::info!(saga = %id, name, state, ?took, failed_step, "saga ended");
+    }
+
+    /// Nothing is in flight, and no moment is awaited: for whom it waits.
+    fn rest(&mut self) -> Result<As, JournalError> {
+        match self.saga.state() {
+            SagaState::Stuck => {
+                if self.told != self.next {
+                    self.told = self.next;
+                    let (id, name) = (self.entry.id, &self.entry.plan.name);
+                    for stuck in self.entry.summary().stuck {
+                        let (step, cause) = (stuck.step, stuck.cause);
+                        tracing::error!(saga = %id, name, step, cause, "saga is stuck: it waits for an operator");
+                    }
                 }
-                self.entry.update(|summary| summary.ended = Some(now));
-                let word = if state == State::Committed {
-                    "committed"
-                } else {
-                    "compensated"
-                };
-                tracing::info!(saga = %id, name, state = word, ?took, failed_step, "saga ended");
-                Ok(Ending::Final)
-            }
-            State::Stuck => {
-                tracing::error!(saga = %id, name, state = "stuck", ?took, failed_step, cause = summary.cause, "saga is stuck");
                 // A caller that has no reply by now would wait for a person.
                 self.entry.answer(Err(Refused::Halted(
                     "a compensation can't succeed by itself".to_owned(),
                 )));
-                Ok(Ending::Stuck)
+                Ok(As::Stuck)
             }
+            SagaState::Running | SagaState::Compensating if self.saga.is_paused() => Ok(As::Paused),
             // A machine that waits for nothing and has not ended would be a saga left behind unseen.
-            _ => Err(JournalError::Store(format!(
+            state => Err(JournalError::Store(format!(
                 "the saga is {state:?} and waits for nothing: a bug"
             ))),
         }
@@ -397,7 +447,8 @@ mod tests {
         let (Admitted::New(entry), _) = admitted else {
             panic!("no key: a new saga");
         };
-        let mut drive = Drive::begin(shared, &entry, hash, trigger, Via::Node).unwrap();
+        let active = Active::enter(shared);
+        let mut drive = Drive::begin(active, shared, &entry, hash, trigger, Via::Node).unwrap();
         // Its request fails, and nothing of it is sent: it waits to be turned back, but is paused.
         let pause = Operator {
             action: OperatorAction::Pause,

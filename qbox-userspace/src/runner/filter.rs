@@ -27,7 +27,10 @@ impl Filter {
     #[must_use]
     pub fn matches(&self, summary: &Summary, plan: &Plan, now: Timestamp) -> bool {
         let age = now.since(summary.arrived);
-        let step = |name: &str| summary.failed_step.as_deref() == Some(name);
+        let step = |name: &str| {
+            summary.failed_step.as_deref() == Some(name)
+                || summary.stuck.iter().any(|stuck| stuck.step == name)
+        };
         (self.states.is_empty() || self.states.contains(&summary.state))
             && self.name.as_ref().is_none_or(|name| *name == summary.name)
             && self.step.as_deref().is_none_or(step)
@@ -99,7 +102,7 @@ impl FromStr for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::testing;
+    use crate::runner::{Stuck, testing};
     use crate::saga::SagaId;
 
     #[test]
@@ -118,6 +121,13 @@ mod tests {
             ended: None,
             failed_step: Some("hotel".to_owned()),
             cause: None,
+            stuck: vec![Stuck {
+                step: "refund".to_owned(),
+                cause: "answered 500".to_owned(),
+                since: second(120),
+                last: None,
+            }],
+            paused: false,
             replied: None,
         };
         let holds = |filter: &Filter| filter.matches(&summary, &plan, second(160));
@@ -131,6 +141,8 @@ mod tests {
         };
         assert!(holds(&Filter::default()));
         assert!(holds(&all));
+        let step = Some("refund".to_owned());
+        assert!(holds(&Filter { step, ..all.clone() }));
         for host in ["hotel:8080", "refunds"] {
             let upstream = Some(host.to_owned());
             assert!(

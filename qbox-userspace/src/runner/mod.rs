@@ -8,16 +8,19 @@
 //!
 //! Knows nothing of interception or of HTTP servers. Errors: [`Refused`], why a trigger has no reply.
 
+mod act;
 mod clock;
 mod describe;
 mod drive;
 mod effects;
 mod filter;
+mod inbox;
 mod locks;
 mod recover;
 mod registry;
 mod stats;
 
+pub use act::{ActError, Acted, Action, Decision, NoAction};
 pub use describe::Line;
 pub use filter::{Filter, NoState};
 pub use recover::Recovered;
@@ -32,10 +35,10 @@ use locks::Locks;
 use registry::{Admitted, Registry};
 use serde::Serialize;
 use stats::Stats;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// The runner's limits.
 #[derive(Debug, Clone, Copy)]
@@ -116,10 +119,27 @@ pub struct Summary {
     pub ended: Option<Timestamp>,
     /// The step that failed, if one has.
     pub failed_step: Option<String>,
-    /// Why it failed, is stuck or was halted.
+    /// Why it failed or was halted.
     pub cause: Option<String>,
+    /// The steps that wait for an operator; others may still be under way.
+    pub stuck: Vec<Stuck>,
+    /// Nothing new is sent for it until an operator says so.
+    pub paused: bool,
     /// What its callers were answered, if they have been.
     pub replied: Option<Replied>,
+}
+
+/// A step that only an operator can finish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stuck {
+    /// Its name.
+    pub step: String,
+    /// Why.
+    pub cause: String,
+    /// Since when, in microseconds since 1970.
+    pub since: Timestamp,
+    /// How the last attempt ended: `answered 500`.
+    pub last: Option<String>,
 }
 
 /// A reply that was given.
@@ -184,12 +204,11 @@ struct Shared {
     registry: Registry,
     stats: Stats,
     room: Arc<Semaphore>,
-    /// Sagas that a drain waits for: all in flight but the stuck.
+    /// Sagas that a drain waits for: all in flight but those that wait for an operator.
     active: watch::Sender<usize>,
     draining: AtomicBool,
     broken: Mutex<Option<String>>,
-    /// The places of the stuck: a saga that waits for a person is still one in flight.
-    stuck: Mutex<Vec<(Option<OwnedSemaphorePermit>, Option<locks::Held>)>>,
+    stuck: AtomicUsize,
 }
 
 /// A saga that was started or joined.
@@ -235,7 +254,7 @@ impl Runner {
                 active: watch::Sender::new(0),
                 draining: AtomicBool::new(false),
                 broken: Mutex::default(),
-                stuck: Mutex::default(),
+                stuck: AtomicUsize::new(0),
             }),
         }
     }
@@ -375,7 +394,7 @@ impl Runner {
                 .in_flight
                 .saturating_sub(shared.room.available_permits()),
             capacity: shared.settings.in_flight,
-            stuck: shared.stuck.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            stuck: shared.stuck.load(Ordering::Relaxed),
             draining: shared.draining.load(Ordering::SeqCst),
             broken: shared.journal.failure().or_else(|| {
                 let broken = shared.broken.lock();
@@ -384,7 +403,7 @@ impl Runner {
         }
     }
 
-    /// Takes no more triggers, and waits for the sagas in flight (not for the stuck), `grace` at the most. Says how many are
+    /// Takes no more triggers, and waits for the sagas in flight (not for those that wait for an operator), `grace` at the most. Says how many are
     /// left: what becomes of them is the journal's to know.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.shared.draining.store(true, Ordering::SeqCst);
@@ -416,9 +435,21 @@ fn caller_key(plan: &Plan, trigger: &Trigger) -> Option<Vec<u8>> {
     }
 }
 
-/// A saga that a drain waits for; dropped, it is waited for no longer.
+/// One saga in flight, as it is counted; dropped, it is so no longer.
 struct Active {
     shared: Arc<Shared>,
+    counted: As,
+}
+
+/// What a saga in flight counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum As {
+    /// A drain waits for it.
+    Active,
+    /// It waits for its operator to resume it: what it has done is in the journal, and a drain doesn't wait.
+    Paused,
+    /// As paused; and it is one of the stuck.
+    Stuck,
 }
 
 impl Active {
@@ -426,13 +457,37 @@ impl Active {
         shared.active.send_modify(|n| *n += 1);
         Self {
             shared: Arc::clone(shared),
+            counted: As::Active,
+        }
+    }
+
+    fn count_as(&mut self, what: As) {
+        let before = std::mem::replace(&mut self.counted, what);
+        if before == what {
+            return;
+        }
+        if what == As::Active {
+            self.shared.active.send_modify(|n| *n += 1);
+        }
+        if what == As::Stuck {
+            self.shared.stuck.fetch_add(1, Ordering::Relaxed);
+        }
+        self.forget(before);
+    }
+
+    fn forget(&self, counted: As) {
+        if counted == As::Active {
+            self.shared.active.send_modify(|n| *n = n.saturating_sub(1));
+        }
+        if counted == As::Stuck {
+            self.shared.stuck.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.shared.active.send_modify(|n| *n = n.saturating_sub(1));
+        self.forget(self.counted);
     }
 }
 

@@ -176,6 +176,8 @@ impl Recovery<'_> {
             ended,
             failed_step: None,
             cause: None,
+            stuck: Vec::new(),
+            paused: false,
             replied: early.or(ended).and_then(|at| {
                 reply.map(|reply| Replied {
                     at,
@@ -183,7 +185,7 @@ impl Recovery<'_> {
                 })
             }),
         };
-        summary.learn(plan, saga.state().into(), events);
+        summary.learn(saga, events);
         let trigger = saga.trigger();
         let key = caller_key(plan, trigger);
         let registry = &self.runner.shared.registry;
@@ -202,6 +204,8 @@ impl Recovery<'_> {
             ended: None,
             failed_step: None,
             cause: Some(cause.to_owned()),
+            stuck: Vec::new(),
+            paused: false,
             replied: None,
         };
         let entry = shared.registry.restore(&Arc::new(nameless(name)), None, summary);

@@ -1,6 +1,7 @@
 //! The sagas that are known by id: those in flight, those that are stuck, and for a while those that have ended; and which
 //! trigger's key stands for which of them. Bounded: a finished saga is forgotten when it is old or the room is needed.
 
+use super::inbox::Inbox;
 use super::{Outcome, Refused, State, Summary};
 use crate::saga::{Call, Direction, Plan, Reply, SagaId, StepId, Timestamp, Trigger};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,7 @@ pub(super) struct Entry {
     key: Option<Key>,
     summary: Mutex<Summary>,
     sent: Mutex<Vec<Sent>>,
+    pub(super) inbox: Inbox,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -90,6 +92,7 @@ impl Entry {
             key,
             summary: Mutex::new(summary),
             sent: Mutex::default(),
+            inbox: Inbox::default(),
             outcome: watch::Sender::new(None),
         }
     }
@@ -206,6 +209,8 @@ impl Registry {
             ended: None,
             failed_step: None,
             cause: None,
+            stuck: Vec::new(),
+            paused: false,
             replied: None,
         };
         let entry = Arc::new(Entry::new(plan, key.map(|(key, _)| key), summary));
@@ -274,6 +279,11 @@ impl Registry {
 
     pub(super) fn get(&self, id: SagaId) -> Option<Arc<Entry>> {
         self.inner().sagas.get(&id).cloned()
+    }
+
+    /// All, oldest first.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.inner().sagas.values().cloned().collect()
     }
 
     /// Shows `see` one after the other, youngest first, until it says that it has seen enough.

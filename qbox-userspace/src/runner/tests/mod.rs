@@ -1,6 +1,7 @@
 //! The runner with real participants on loopback ports.
 
 mod durability;
+mod operator;
 mod recovery;
 pub(crate) mod service;
 
@@ -464,10 +465,8 @@ async fn a_stuck_saga_is_listed_and_keeps_its_lock() {
     tokio::time::timeout(PATIENCE, stuck).await.unwrap();
     let summary = runner.saga(id).unwrap().unwrap().summary;
     assert_eq!(summary.state, State::Stuck);
-    assert!(
-        summary.cause.unwrap().contains("hotel"),
-        "the cause names the step"
-    );
+    assert!(summary.cause.unwrap().contains("car"), "why it failed");
+    assert_eq!(summary.stuck[0].step, "hotel", "and what is stuck");
     assert_eq!(runner.health().in_flight, 1);
     let next = start(&runner, &plan, trigger("7", None, "")).unwrap();
     assert_eq!(reply(next).await.unwrap_err(), Refused::Locked);

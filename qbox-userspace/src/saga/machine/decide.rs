@@ -7,7 +7,7 @@ use super::Saga;
 use super::lane::{Lane, Run};
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
 use crate::saga::id::{StepId, Timestamp};
-use crate::saga::io::{Input, Operator, OperatorAction, Outcome};
+use crate::saga::io::{Input, Outcome};
 use crate::saga::plan::{Kind, RequestPlan, RetryPolicy, Step};
 use crate::saga::retry::{self, Chance, Why};
 use crate::saga::{fill, matcher};
@@ -22,7 +22,7 @@ impl Saga {
             },
             Input::Timer => {}
             Input::Operator(operator) => {
-                if !self.accepts(&operator) {
+                if self.objection(&operator.action).is_some() {
                     return false;
                 }
                 self.record(Event::Decided { operator, at: now }, events);
@@ -123,28 +123,6 @@ impl Saga {
             // A probe that isn't sent says nothing of the transaction.
             AttemptEnd::NotSent(_) if direction != Direction::Probe => Class::NotApplied,
             _ => Class::Unknown,
-        }
-    }
-
-    /// Whether an operator's decision can be carried out as things stand.
-    fn accepts(&self, operator: &Operator) -> bool {
-        let stuck = |run: &Run| run.stuck.is_some();
-        match operator.action {
-            OperatorAction::Retry(which) => self.each().any(|(id, _, run)| {
-                let waits = run.undo.iter().any(|undo| undo.lane.due.is_some());
-                which.is_none_or(|step| step == id) && (stuck(run) || waits)
-            }),
-            OperatorAction::Skip(step) => {
-                let place = self.each().find(|(id, ..)| *id == step);
-                place.is_some_and(|(_, step, run)| {
-                    let undoing = self.compensating.is_some() && run.needs_undo(step) && !run.undone;
-                    undoing || stuck(run)
-                })
-            }
-            OperatorAction::Resolve => self.turned.is_some() || self.runs.iter().any(stuck),
-            OperatorAction::Compensate => self.turned.is_none() && !self.past_pivot(),
-            OperatorAction::Pause => !self.paused,
-            OperatorAction::Resume => self.paused,
         }
     }
 

@@ -41,6 +41,7 @@
 mod apply;
 mod commands;
 mod decide;
+mod hand;
 mod headers;
 mod lane;
 mod summary;

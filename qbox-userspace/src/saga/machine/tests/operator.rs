@@ -26,6 +26,7 @@ fn stuck() -> World {
 #[test]
 fn retry_sends_what_is_stuck_again() {
     let mut world = stuck();
+    assert_eq!(world.saga.last_answer(StepId(0)).as_deref(), Some("answered 500"));
     world.operator(OperatorAction::Retry(Some(StepId(1))));
     assert_eq!(world.names(), ["flight!0#2"]);
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Stuck);

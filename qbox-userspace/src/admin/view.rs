@@ -124,7 +124,7 @@ pub struct EventView {
     /// The URL of the trigger or of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// How the attempt ended: `answered`, `not_sent`, `timed_out`, `broken` or `lost`.
+    /// How the attempt ended: `answered`, `not_sent`, `held`, `timed_out`, `broken` or `lost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<&'static str>,
     /// The answer's status.
@@ -199,6 +199,7 @@ impl EventView {
                 attempt: Some(*attempt),
                 end: Some(match end {
                     AttemptEnd::NotSent(_) => "not_sent",
+                    AttemptEnd::Held(_) => "held",
                     AttemptEnd::Answered(_) => "answered",
                     AttemptEnd::TimedOut => "timed_out",
                     AttemptEnd::Broken(_) => "broken",

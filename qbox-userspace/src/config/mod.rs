@@ -15,6 +15,7 @@ mod overlap;
 mod qbox_toml;
 mod read;
 mod reply;
+mod retry;
 mod saga_file;
 #[cfg(test)]
 mod saga_tests;

@@ -32,7 +32,7 @@ request = { method = "PUT", url = "http://hotel:8080/bookings/${trigger.path.tri
 success = [{ status = ["2xx", 304], headers = { x-ok = "yes" }, body = "booked" }]
 refused = [{ status = 409, json = { "/why" = "full" } }]
 timeout = "2s"
-retry = { attempts = 3, on = ["connect", "timeout", "5xx", "429"], backoff = "50ms..1s" }
+retry = { attempts = 3, on = ["connect", "timeout", "5xx", "429"], backoff = "50ms..1s", max_elapsed = "20s" }
 compensate_when = "always"
 
 [step.probe]
@@ -118,6 +118,7 @@ fn every_key_of_the_format_is_read() {
     assert_eq!(hotel.timeout, Duration::from_secs(2));
     assert_eq!(hotel.retry.attempts, Some(3));
     assert_eq!(hotel.retry.on[3], RetryOn::Status(429));
+    assert_eq!(hotel.retry.max_elapsed, Some(Duration::from_secs(20)));
     assert_eq!(hotel.compensate_when, CompensateWhen::Always);
     let probe = hotel.probe.as_ref().unwrap();
     assert_eq!(
@@ -173,6 +174,22 @@ fn what_is_left_out_has_the_formats_defaults() {
 }
 
 #[test]
+fn who_says_how_long_to_try_does_not_mean_once() {
+    let retry = |text: &str| {
+        good(&format!("{LEAST}retry = {{ {text} }}\n")).0.steps[0]
+            .retry
+            .clone()
+    };
+    let seconds = Some(Duration::from_secs(9));
+    let (long, both) = (
+        retry("max_elapsed = \"9s\""),
+        retry("max_elapsed = \"9s\", attempts = 3"),
+    );
+    assert_eq!((long.attempts, long.max_elapsed), (None, seconds));
+    assert_eq!((both.attempts, both.max_elapsed), (Some(3), seconds));
+}
+
+#[test]
 fn a_sequential_saga_is_a_chain() {
     let text = LEAST.replacen("[trigger]", "order = \"sequential\"\n[trigger]", 1)
         + "[[step]]\nname = \"two\"\nrequest = { method = \"GET\", url = \"http://b/${steps.one.response.json.id}\" }\n\
@@ -219,6 +236,16 @@ fn what_is_legal_but_probably_not_meant_is_a_warning() {
             two(get, &format!("{get}\nretry = {{ backoff = \"1s..2s\" }}")),
             Code::NoEffect,
             11,
+        ),
+        (
+            two(
+                &format!("{get}\nkind = \"pivot\""),
+                &format!(
+                    "{get}\nafter = [\"one\"]\nkind = \"retriable\"\nretry = {{ max_elapsed = \"9s\" }}"
+                ),
+            ),
+            Code::NoEffect,
+            14,
         ),
         (
             two(get, &format!("{get}\ncompensate_when = \"always\"")),

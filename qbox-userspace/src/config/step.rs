@@ -4,11 +4,11 @@ use super::diagnostic::Code;
 use super::expressions::Context;
 use super::graph::{self, Wait};
 use super::message;
-use super::units;
-use super::walk::{Node, Sink, Table, Text, list};
+use super::retry::{COMPENSATION, PIVOT_PROBE, PROBE, RETRIABLE, STEP, retry};
+use super::walk::{Node, Table, Text};
 use crate::saga::{
-    CompensateWhen, Compensation, Condition, Kind, Place, Probe, RequestPlan, ResponseMatch, RetryOn,
-    RetryPolicy, StatusSet, Step, StepId, Test,
+    CompensateWhen, Compensation, Condition, Kind, Place, Probe, RequestPlan, ResponseMatch, StatusSet, Step,
+    StepId, Test,
 };
 use std::ops::Range;
 use std::time::Duration;
@@ -273,11 +273,7 @@ fn probe(context: &Context<'_>, node: &Node<'_>, id: StepId, kind: Kind) -> Opti
     let applied = matches(context, &table, "applied", place, false);
     let refused = matches(context, &table, "refused", place, true);
     let timeout = table.get("timeout").and_then(|n| n.duration(SHORTEST));
-    // A pivot can be neither undone nor passed, so it is asked after until it is known.
-    let defaults = Retry {
-        attempts: if kind == Kind::Pivot { None } else { PROBE.attempts },
-        ..PROBE
-    };
+    let defaults = if kind == Kind::Pivot { PIVOT_PROBE } else { PROBE };
     let retry = retry(context.sink, table.get("retry").as_ref(), defaults);
     table.finish();
     Some(Probe {
@@ -343,119 +339,4 @@ fn compensation(context: &Context<'_>, node: &Node<'_>, id: StepId) -> Option<Co
         retry,
         needs_response,
     })
-}
-
-/// What a `retry` says when it does not say it.
-#[derive(Clone, Copy)]
-struct Retry {
-    attempts: Option<u32>,
-    on: &'static [RetryOn],
-    backoff: (Duration, Duration),
-}
-
-/// What may pass by itself. A refusal does not.
-const PASSING: &[RetryOn] = &[
-    RetryOn::Connect,
-    RetryOn::Timeout,
-    RetryOn::Reset,
-    RetryOn::Status5xx,
-    RetryOn::Status(429),
-];
-const SHORT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-const LONG: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-const STEP: Retry = Retry {
-    attempts: Some(1),
-    on: PASSING,
-    backoff: SHORT,
-};
-const RETRIABLE: Retry = Retry {
-    attempts: None,
-    on: &[RetryOn::Any],
-    backoff: LONG,
-};
-const COMPENSATION: Retry = Retry {
-    attempts: None,
-    on: &[RetryOn::Any],
-    backoff: LONG,
-};
-const PROBE: Retry = Retry {
-    attempts: Some(5),
-    on: &[RetryOn::Any],
-    backoff: SHORT,
-};
-
-fn retry(sink: &Sink, node: Option<&Node<'_>>, defaults: Retry) -> RetryPolicy {
-    let mut policy = RetryPolicy {
-        attempts: defaults.attempts,
-        on: defaults.on.to_vec(),
-        backoff_min: defaults.backoff.0,
-        backoff_max: defaults.backoff.1,
-    };
-    let Some(table) = node.and_then(|n| n.table("`retry`")) else {
-        return policy;
-    };
-    if let Some(attempts) = table.get("attempts") {
-        policy.attempts = attempts
-            .integer(1, 1_000_000)
-            .and_then(|n| u32::try_from(n).ok())
-            .or(policy.attempts);
-    }
-    if let Some(on) = table.get("on") {
-        let causes = on
-            .list("on = [\"connect\", \"timeout\", \"5xx\", \"429\"]")
-            .unwrap_or_default();
-        if causes.is_empty() && matches!(on.value, DeValue::Array(_)) {
-            let help = "write what is retried, or take the key out";
-            sink.error(
-                Code::Empty,
-                on.span.clone(),
-                "`on` is an empty list: nothing is retried",
-                "",
-                help,
-            );
-        }
-        policy.on = causes.iter().filter_map(|cause| retry_on(sink, cause)).collect();
-    }
-    if let Some(text) = table.get("backoff").and_then(|n| n.text()) {
-        match units::backoff(text.value) {
-            Ok((low, high)) => (policy.backoff_min, policy.backoff_max) = (low, high),
-            Err(why) => {
-                let message = format!("`{}` is not a range of waits", text.value);
-                let help = "write the first wait and the longest: \"50ms..2s\"";
-                sink.error(Code::Backoff, text.span, message, why, help);
-            }
-        }
-    }
-    table.finish();
-    policy
-}
-
-fn retry_on(sink: &Sink, node: &Node<'_>) -> Option<RetryOn> {
-    const WORDS: &[(&str, RetryOn)] = &[
-        ("connect", RetryOn::Connect),
-        ("timeout", RetryOn::Timeout),
-        ("reset", RetryOn::Reset),
-        ("5xx", RetryOn::Status5xx),
-        ("any", RetryOn::Any),
-    ];
-    if matches!(node.value, DeValue::Integer(_)) {
-        return message::status(sink, node).map(RetryOn::Status);
-    }
-    let text = node.text()?;
-    if let Some((_, cause)) = WORDS.iter().find(|(word, _)| *word == text.value) {
-        return Some(*cause);
-    }
-    if let Some(status) = text.value.parse().ok().filter(|s| (200..=599).contains(s)) {
-        return Some(RetryOn::Status(status));
-    }
-    let known: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
-    let message = format!("`{}` is no cause for a retry", text.value);
-    let mut finding = sink.draft(Code::RetryOn, text.span, message);
-    finding.help = format!("known: {} and a status, as \"429\"", list(&known));
-    if let Some(meant) = super::walk::nearest(text.value, &known) {
-        finding.help = format!("did you mean `{meant}`?");
-        finding.suggestion = Some(format!("\"{meant}\""));
-    }
-    sink.report(finding);
-    None
 }

@@ -23,15 +23,7 @@ pub(super) fn warn(sink: &Sink, steps: &[StepAt], graph: &Graph, saga_timeout: D
             let help = "shorten it, or lengthen the saga's `timeout` (default 60s)";
             sink.warning(Code::Timeouts, span.clone(), message, "", help);
         }
-        if let (Kind::Retriable, Some(attempts), Some(span)) =
-            (step.kind, step.retry.attempts, &at.retry_span)
-        {
-            let message = format!(
-                "`{}` is retried until it is applied, not {attempts} times",
-                step.name
-            );
-            sink.warning(Code::NoEffect, span.clone(), message, "", "take `attempts` out");
-        }
+        endless(sink, at, step);
         if let (Kind::Compensatable | Kind::Pivot, Some(1), Some(span)) =
             (step.kind, step.retry.attempts, &at.retry_span)
         {
@@ -44,6 +36,19 @@ pub(super) fn warn(sink: &Sink, steps: &[StepAt], graph: &Graph, saga_timeout: D
                 "write `attempts = 3`, or take `retry` out",
             );
         }
+    }
+}
+
+/// A limit where none is heeded.
+fn endless(sink: &Sink, at: &StepAt, step: &Step) {
+    if let (Kind::Retriable, Some(span)) = (step.kind, &at.retry_span) {
+        let (limit, out) = match (step.retry.attempts, step.retry.max_elapsed) {
+            (Some(attempts), _) => (format!("{attempts} times"), "take `attempts` out"),
+            (None, Some(most)) => (format!("for {most:?}"), "take `max_elapsed` out"),
+            (None, None) => return,
+        };
+        let message = format!("`{}` is retried until it is applied, not {limit}", step.name);
+        sink.warning(Code::NoEffect, span.clone(), message, "", out);
     }
 }
 

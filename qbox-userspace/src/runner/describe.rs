@@ -145,6 +145,7 @@ impl fmt::Display for Line<'_> {
                 write!(f, "{}: {} ", self.name(*step), self.message(*direction, *step))?;
                 match end {
                     AttemptEnd::NotSent(cause) => write!(f, "not sent ({cause})")?,
+                    AttemptEnd::Held(cause) => write!(f, "held back ({cause})")?,
                     AttemptEnd::Answered(response) => write!(f, "answered {}", response.status)?,
                     AttemptEnd::TimedOut => write!(f, "timed out")?,
                     AttemptEnd::Broken(how) => write!(f, "broke ({how})")?,

@@ -6,7 +6,9 @@ use super::message::{Response, Trigger};
 use serde::{Deserialize, Serialize};
 
 /// The version of the records below; a journal with a higher one is refused.
-pub const SCHEMA: u16 = 1;
+///
+/// 2: [`AttemptEnd::Held`].
+pub const SCHEMA: u16 = 2;
 
 /// Which message of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub enum Class {
 pub enum AttemptEnd {
     /// Not a byte left: DNS, connect refused, no route, an expression without a value. Says why.
     NotSent(String),
+    /// Not a byte left, and Qbox itself is why: the service's circuit is open, or as many calls to it are in flight as may
+    /// be. Says which. For a compensation it doesn't count as an attempt.
+    Held(String),
     /// A whole answer.
     Answered(Response),
     /// No whole answer within the attempt's timeout.

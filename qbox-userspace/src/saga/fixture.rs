@@ -100,6 +100,7 @@ impl Fixture {
                 on: Vec::new(),
                 backoff_min: Duration::ZERO,
                 backoff_max: Duration::ZERO,
+                max_elapsed: None,
             },
             probe: None,
             compensations: Vec::new(),

@@ -21,6 +21,7 @@ mod expr_parse;
 mod fill;
 #[cfg(test)]
 mod fixture;
+mod http_date;
 mod id;
 mod io;
 mod machine;

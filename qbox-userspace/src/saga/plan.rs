@@ -308,6 +308,10 @@ pub struct RetryPolicy {
     pub backoff_min: Duration,
     /// The ceiling of every wait.
     pub backoff_max: Duration,
+    /// No further attempt begins later than this after the first; `None`: however late. (Left out where it is none, so that a
+    /// plan that doesn't use it has the hash that it always had.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_elapsed: Option<Duration>,
 }
 
 /// A cause for another attempt.

@@ -2,10 +2,12 @@
 //!
 //! Capped exponential backoff with full jitter: the wait is drawn evenly from zero to a ceiling that doubles with each
 //! attempt. All chance is a function of the saga's seed and of what it is drawn for, so that a saga that is folded again
-//! draws the same. Knows no clock: it gives spans, not moments.
+//! draws the same. A service may ask for a longer pause (`Retry-After`, RFC 9110, 10.2.3). Knows no clock: moments come in,
+//! spans go out.
 
 use super::event::{AttemptEnd, Direction};
-use super::id::StepId;
+use super::http_date;
+use super::id::{StepId, Timestamp};
 use super::message::Response;
 use super::plan::{RetryOn, RetryPolicy};
 use std::fmt;
@@ -21,6 +23,8 @@ pub(super) enum Why {
     Hole(String),
     /// Nothing left this node.
     NotSent(String),
+    /// Nor here, and Qbox itself is why: a compensation has not been tried by that.
+    Held(String),
     /// A whole answer.
     Answered {
         status: u16,
@@ -35,12 +39,18 @@ pub(super) enum Why {
 }
 
 impl Why {
-    pub(super) fn of(end: &AttemptEnd) -> Self {
+    /// As heard at `at`.
+    pub(super) fn of(end: &AttemptEnd, direction: Direction, at: Timestamp) -> Self {
         match end {
+            AttemptEnd::Held(why) if matches!(direction, Direction::Compensation(_)) => {
+                Self::Held(why.clone())
+            }
+            // Forward a saga fails fast rather than wait for a service that isn't there.
+            AttemptEnd::Held(why) => Self::NotSent(why.clone()),
             AttemptEnd::NotSent(why) => Self::NotSent(why.clone()),
             AttemptEnd::Answered(response) => Self::Answered {
                 status: response.status,
-                retry_after: retry_after(response),
+                retry_after: retry_after(response, at),
             },
             AttemptEnd::TimedOut => Self::TimedOut,
             AttemptEnd::Broken(how) => Self::Broken(how.clone()),
@@ -64,7 +74,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hole(why) => f.write_str(why),
-            Self::NotSent(why) => write!(f, "not sent: {why}"),
+            Self::NotSent(why) | Self::Held(why) => write!(f, "not sent: {why}"),
             Self::Answered { status, .. } => write!(f, "answered {status}"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Broken(how) => write!(f, "the connection broke: {how}"),
@@ -73,35 +83,55 @@ impl fmt::Display for Why {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110, 10.2.3). The form with a date is not heeded: it would need a clock.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = std::str::from_utf8(response.headers.get("retry-after")?)
-        .ok()?
-        .trim();
-    let seconds = value
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| value.parse().ok())?;
-    seconds.map(|s| Duration::from_secs(s).min(LONGEST_RETRY_AFTER))
+/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3), as a span from when it was heard, up to
+/// [`LONGEST_RETRY_AFTER`]. A date is compared with the answer's own `Date`: the service's clock need not be ours.
+fn retry_after(response: &Response, at: Timestamp) -> Option<Duration> {
+    let field = |name| Some(std::str::from_utf8(response.headers.get(name)?).ok()?.trim());
+    let value = field("retry-after").filter(|value| !value.is_empty())?;
+    let seconds = if value.bytes().all(|b| b.is_ascii_digit()) {
+        // More than fit are as good as the longest.
+        value.parse().unwrap_or(u64::MAX)
+    } else {
+        let now = i64::try_from(at.0 / 1_000_000).unwrap_or(i64::MAX);
+        let said = http_date::parse(value, now)?;
+        let from = field("date").and_then(|date| http_date::parse(date, now));
+        u64::try_from(said.saturating_sub(from.unwrap_or(now))).unwrap_or(0)
+    };
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
-/// Whether the policy has another attempt after `used` of them, the last of which ended so.
-pub(super) fn allows(policy: &RetryPolicy, used: u32, why: &Why) -> bool {
+/// What has been tried so far, as a policy counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tried {
+    /// Attempts that count.
+    pub(super) used: u32,
+    /// Attempts that don't, since Qbox itself held them back.
+    pub(super) held: u32,
+    /// How long after the first attempt it is.
+    pub(super) elapsed: Duration,
+}
+
+/// Whether the policy has another attempt, the last of which ended so. `tried`: at the moment at which it would begin.
+pub(super) fn allows(policy: &RetryPolicy, tried: Tried, why: &Why) -> bool {
     let again = match why {
         Why::Hole(_) => false,
-        // What a restart cut off is sent again whatever the file says: it was no answer of the service's.
-        Why::Lost => true,
+        // What a restart cut off, or Qbox held back, is sent again whatever the file says: it was no answer of the service's.
+        Why::Lost | Why::Held(_) => true,
         _ => policy.on.iter().any(|cause| why.is(*cause)),
     };
-    again && policy.attempts.is_none_or(|most| used < most)
+    again
+        && policy.attempts.is_none_or(|most| tried.used < most)
+        && policy.max_elapsed.is_none_or(|most| tried.elapsed <= most)
 }
 
-/// How long to wait before the attempt that follows `used` others.
-pub(super) fn wait(policy: &RetryPolicy, used: u32, why: &Why, chance: Chance) -> Duration {
-    let doubled = 2_u32.checked_pow(used.saturating_sub(1)).unwrap_or(u32::MAX);
+/// How long to wait before the next attempt.
+pub(super) fn wait(policy: &RetryPolicy, tried: Tried, why: &Why, chance: Chance) -> Duration {
+    let before = tried.used.saturating_add(tried.held);
+    let doubled = 2_u32.checked_pow(before.saturating_sub(1)).unwrap_or(u32::MAX);
     let ceiling = policy.backoff_min.saturating_mul(doubled).min(policy.backoff_max);
     let jitter = chance.up_to(ceiling);
     match why {
+        // The jitter comes on top, or all that were asked for the same pause would come back at the same moment.
         Why::Answered {
             retry_after: Some(asked),
             ..
@@ -151,99 +181,5 @@ fn mix(n: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::saga::Headers;
-
-    fn policy(attempts: Option<u32>, on: &[RetryOn]) -> RetryPolicy {
-        RetryPolicy {
-            attempts,
-            on: on.to_vec(),
-            backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(2),
-        }
-    }
-
-    fn answered(status: u16, retry_after: Option<&'static str>) -> Why {
-        let mut headers = Headers::default();
-        if let Some(value) = retry_after {
-            headers.push("Retry-After", value);
-        }
-        Why::of(&AttemptEnd::Answered(Response {
-            status,
-            headers,
-            body: bytes::Bytes::new(),
-            truncated: false,
-        }))
-    }
-
-    fn chance(attempt: u32) -> Chance {
-        Chance::of_attempt(7, StepId(1), Direction::Transaction, attempt)
-    }
-
-    #[test]
-    fn each_cause_is_its_own() {
-        let only = |cause| policy(None, &[cause]);
-        let refused = Why::NotSent("refused".to_owned());
-        let broken = Why::Broken("reset".to_owned());
-        assert!(allows(&only(RetryOn::Connect), 1, &refused));
-        assert!(!allows(&only(RetryOn::Connect), 1, &broken));
-        assert!(allows(&only(RetryOn::Reset), 1, &broken));
-        assert!(allows(&only(RetryOn::Timeout), 1, &Why::TimedOut));
-        assert!(!allows(&only(RetryOn::Timeout), 1, &answered(504, None)));
-        assert!(allows(&only(RetryOn::Status5xx), 1, &answered(503, None)));
-        assert!(!allows(&only(RetryOn::Status5xx), 1, &answered(429, None)));
-        assert!(allows(&only(RetryOn::Status(429)), 1, &answered(429, None)));
-        assert!(allows(&only(RetryOn::Any), 1, &answered(404, None)));
-        assert!(!allows(&only(RetryOn::Any), 1, &Why::Hole("no value".to_owned())));
-    }
-
-    #[test]
-    fn attempts_are_counted_with_the_first() {
-        let three = policy(Some(3), &[RetryOn::Any]);
-        assert!(allows(&three, 2, &Why::TimedOut));
-        assert!(!allows(&three, 3, &Why::TimedOut));
-    }
-
-    #[test]
-    fn waits_stay_under_a_ceiling_that_doubles_and_is_capped() {
-        let endless = policy(None, &[RetryOn::Any]);
-        for used in [1, 2, 3, 10, 40, u32::MAX] {
-            let ceiling = Duration::from_millis(50)
-                .saturating_mul(2_u32.saturating_pow(used - 1))
-                .min(Duration::from_secs(2));
-            let waits: Vec<_> = (0..200)
-                .map(|n| wait(&endless, used, &Why::TimedOut, chance(n)))
-                .collect();
-            assert!(waits.iter().all(|w| *w <= ceiling), "{used}: {ceiling:?}");
-            // Full jitter: spread over the whole range.
-            assert!(waits.iter().any(|w| *w > ceiling * 9 / 10));
-            assert!(waits.iter().any(|w| *w < ceiling / 10));
-        }
-    }
-
-    #[test]
-    fn the_same_attempt_waits_the_same() {
-        let endless = policy(None, &[RetryOn::Any]);
-        let of = |seed, step, attempt| {
-            let chance = Chance::of_attempt(seed, StepId(step), Direction::Probe, attempt);
-            wait(&endless, 5, &Why::TimedOut, chance)
-        };
-        assert_eq!(of(1, 1, 1), of(1, 1, 1));
-        assert_ne!(of(1, 1, 1), of(2, 1, 1));
-        assert_ne!(of(1, 1, 1), of(1, 2, 1));
-        assert_ne!(of(1, 1, 1), of(1, 1, 2));
-    }
-
-    #[test]
-    fn a_service_may_ask_for_a_longer_wait() {
-        let endless = policy(None, &[RetryOn::Any]);
-        let asked = |value| wait(&endless, 1, &answered(503, Some(value)), chance(1));
-        assert!(asked("7") >= Duration::from_secs(7));
-        assert!(asked("7") <= Duration::from_millis(7050));
-        assert!(asked("99999999") <= LONGEST_RETRY_AFTER + Duration::from_secs(1));
-        assert!(asked("Wed, 21 Oct 2026 07:28:00 GMT") <= Duration::from_millis(50));
-        assert!(asked("99999999999999999999999") <= Duration::from_millis(50));
-        assert!(asked("-1") <= Duration::from_millis(50));
-    }
-}
+#[path = "retry_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use super::lane::{Flight, Run, Undo};
 use super::{ReplayError, Saga, SagaState, Turned};
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
 use crate::saga::expr::Source;
-use crate::saga::id::StepId;
+use crate::saga::id::{StepId, Timestamp};
 use crate::saga::io::OperatorAction;
 use crate::saga::plan::{Kind, OnRecovery, Step};
 use crate::saga::retry::Why;
@@ -58,16 +58,16 @@ impl Saga {
                 step,
                 direction,
                 attempt,
-                ..
-            } => self.send(*step, *direction, *attempt),
+                at,
+            } => self.send(*step, *direction, *attempt, *at),
             Event::Ended {
                 step,
                 direction,
                 attempt,
                 end,
                 class,
-                ..
-            } => self.end(*step, *direction, *attempt, end, *class),
+                at,
+            } => self.end(*step, *direction, *attempt, (end, *class), *at),
             Event::RetryAt {
                 step, direction, due, ..
             } => self.change(*step, |run| {
@@ -109,7 +109,7 @@ impl Saga {
         }
     }
 
-    fn send(&mut self, step: StepId, direction: Direction, attempt: u32) {
+    fn send(&mut self, step: StepId, direction: Direction, attempt: u32, at: Timestamp) {
         let request = self.request(step, direction, attempt).map(Arc::new);
         let pivot = self
             .plan
@@ -137,6 +137,7 @@ impl Saga {
         self.change(step, |run| {
             if let Some(lane) = run.lane_mut(direction) {
                 lane.sent = attempt;
+                lane.first.get_or_insert(at);
                 lane.due = None;
                 lane.last = None;
                 lane.flight = Some(flight);
@@ -148,7 +149,14 @@ impl Saga {
         });
     }
 
-    fn end(&mut self, step: StepId, direction: Direction, attempt: u32, end: &AttemptEnd, class: Class) {
+    fn end(
+        &mut self,
+        step: StepId,
+        direction: Direction,
+        attempt: u32,
+        (end, class): (&AttemptEnd, Class),
+        at: Timestamp,
+    ) {
         let Some(run) = self.runs.get_mut(step.index()) else {
             return;
         };
@@ -165,10 +173,14 @@ impl Saga {
         if let Some(flight) = flight {
             let hole = flight.request.err();
             self.heard |= hole.is_none();
-            lane.last = Some(hole.map_or_else(|| Why::of(end), Why::Hole));
-            if *end == AttemptEnd::Lost {
+            let why = hole.map_or_else(|| Why::of(end, direction, at), Why::Hole);
+            if matches!(why, Why::Lost | Why::Held(_)) {
                 lane.free = lane.free.saturating_add(1);
             }
+            if matches!(why, Why::Held(_)) {
+                lane.held = lane.held.saturating_add(1);
+            }
+            lane.last = Some(why);
         }
         match direction {
             Direction::Transaction if late => {
@@ -265,6 +277,12 @@ impl Saga {
     /// Qbox was restarted. A tail of the history may be lost, and what was sent in it nobody knows: unless the saga had
     /// turned, each step that isn't settled, and whose turn may have come, may have been sent.
     fn recover(&mut self) {
+        // The time in which there was no Qbox is nobody's patience.
+        for run in &mut self.runs {
+            run.transaction.first = None;
+            run.probe.first = None;
+            run.undo.iter_mut().for_each(|undo| undo.lane.first = None);
+        }
         if self.plan.on_recovery == OnRecovery::Compensate && !self.past_pivot() {
             self.abort = Some("Qbox was restarted while the saga ran".to_owned());
         }

@@ -121,7 +121,9 @@ impl Saga {
                 Class::NotApplied
             }
             // A probe that isn't sent says nothing of the transaction.
-            AttemptEnd::NotSent(_) if direction != Direction::Probe => Class::NotApplied,
+            AttemptEnd::NotSent(_) | AttemptEnd::Held(_) if direction != Direction::Probe => {
+                Class::NotApplied
+            }
             _ => Class::Unknown,
         }
     }
@@ -236,11 +238,13 @@ impl Saga {
             Kind::Pivot => unknown && (step.probe.is_none() || asks_in_vain(run)),
             Kind::Retriable => forward,
         };
-        let again = match why {
-            Why::Hole(_) => false,
-            _ => endless || (forward && retry::allows(&step.retry, lane.used(), why)),
+        let limit = match why {
+            Why::Hole(_) => return None,
+            _ if endless => Limit::None,
+            _ if forward => Limit::Policy,
+            _ => return None,
         };
-        again.then(|| self.retry_at(id, Direction::Transaction, lane, &step.retry, why, at))
+        self.retry_at(id, Direction::Transaction, lane, &step.retry, limit, at)
     }
 
     /// The probe, while the outcome is unknown: as its policy says; once, where the saga has turned meanwhile; without
@@ -255,43 +259,42 @@ impl Saga {
             None if self.paused => Ask::Later,
             None => Ask::Now(Box::new(sending(id, Direction::Probe, lane, at))),
             Some(Why::Hole(_)) => Ask::No,
-            Some(why) => {
-                let forward = self.turned.is_none();
-                let allowed = forward && retry::allows(&probe.retry, lane.used(), why);
-                if allowed || step.kind == Kind::Pivot {
-                    Ask::Now(Box::new(self.retry_at(
-                        id,
-                        Direction::Probe,
-                        lane,
-                        &probe.retry,
-                        why,
-                        at,
-                    )))
-                } else {
-                    Ask::No
+            Some(_) => {
+                let limit = match step.kind {
+                    Kind::Pivot => Limit::None,
+                    _ if self.turned.is_none() => Limit::Policy,
+                    _ => return Ask::No,
+                };
+                match self.retry_at(id, Direction::Probe, lane, &probe.retry, limit, at) {
+                    Some(event) => Ask::Now(Box::new(event)),
+                    None => Ask::No,
                 }
             }
         }
     }
 
+    /// The attempt after the last one of the lane, if there is to be one.
     fn retry_at(
         &self,
         step: StepId,
         direction: Direction,
         lane: &Lane,
         policy: &RetryPolicy,
-        why: &Why,
+        limit: Limit,
         at: Timestamp,
-    ) -> Event {
+    ) -> Option<Event> {
+        let why = lane.last.as_ref()?;
         let attempt = lane.next();
         let chance = Chance::of_attempt(self.seed, step, direction, attempt);
-        Event::RetryAt {
+        let due = at.after(retry::wait(policy, lane.tried(at), why, chance));
+        let allowed = limit == Limit::None || retry::allows(policy, lane.tried(due), why);
+        allowed.then_some(Event::RetryAt {
             step,
             direction,
             attempt,
-            due: at.after(retry::wait(policy, lane.used(), why, chance)),
+            due,
             at,
-        }
+        })
     }
 
     /// An attempt whose time has come.
@@ -371,14 +374,15 @@ impl Saga {
             let policy = &step.compensations.get(usize::from(n))?.retry;
             match &undo.lane.last {
                 None => (!self.paused).then(|| sending(id, direction, &undo.lane, at)),
-                Some(why) if retry::allows(policy, undo.lane.used(), why) => {
-                    Some(self.retry_at(id, direction, &undo.lane, policy, why, at))
-                }
-                Some(why) => Some(Event::Stuck {
-                    step: id,
-                    cause: why.to_string(),
-                    at,
-                }),
+                Some(why) => self
+                    .retry_at(id, direction, &undo.lane, policy, Limit::Policy, at)
+                    .or_else(|| {
+                        Some(Event::Stuck {
+                            step: id,
+                            cause: why.to_string(),
+                            at,
+                        })
+                    }),
             }
         })
     }
@@ -418,6 +422,15 @@ impl Saga {
     pub(super) fn forwards(step: &Step, direction: Direction) -> bool {
         direction == Direction::Transaction && step.request == RequestPlan::Forward
     }
+}
+
+/// What ends the attempts.
+#[derive(Clone, Copy, PartialEq)]
+enum Limit {
+    /// The policy, in whatever way it does.
+    Policy,
+    /// Only an answer: it must be known, or applied.
+    None,
 }
 
 /// Whether a probe is sent.

@@ -7,16 +7,21 @@ use crate::saga::event::{Class, Direction};
 use crate::saga::id::Timestamp;
 use crate::saga::message::Request;
 use crate::saga::plan::{CompensateWhen, Kind, Step};
-use crate::saga::retry::Why;
+use crate::saga::retry::{Tried, Why};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The attempts of one message of a step; at most one is in flight, and their numbers never come twice.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
     /// The number of the last attempt that was sent; 0: none.
     pub(super) sent: u32,
-    /// How many of those the policy doesn't count: cut off by a restart, or before a new start.
+    /// How many of those the policy doesn't count: cut off by a restart, held back by Qbox itself, or before a new start.
     pub(super) free: u32,
+    /// How many of those were held back: the waits grow with them all the same.
+    pub(super) held: u32,
+    /// When the first one was sent that the policy counts; a restart and a new start begin anew.
+    pub(super) first: Option<Timestamp>,
     /// The one in flight.
     pub(super) flight: Option<Flight>,
     /// When the next one is to be sent.
@@ -45,6 +50,15 @@ impl Lane {
         self.sent.saturating_sub(self.free)
     }
 
+    /// What a policy asks of it, were the next attempt sent `then`.
+    pub(super) fn tried(&self, then: Timestamp) -> Tried {
+        Tried {
+            used: self.used(),
+            held: self.held,
+            elapsed: self.first.map_or(Duration::ZERO, |first| then.since(first)),
+        }
+    }
+
     /// Nothing is in flight and nothing is due.
     pub(super) fn is_idle(&self) -> bool {
         self.flight.is_none() && self.due.is_none()
@@ -53,6 +67,8 @@ impl Lane {
     /// Forgets what was, but for the numbers: the next attempt is the policy's first.
     pub(super) fn start_anew(&mut self) {
         self.free = self.sent;
+        self.held = 0;
+        self.first = None;
         self.due = None;
         self.last = None;
     }

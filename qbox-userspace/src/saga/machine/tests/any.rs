@@ -94,10 +94,12 @@ fn build(at: usize, any: &AnyStep, pivot: Option<usize>, place: &[usize]) -> cra
     let after: Vec<u16> = after.map(|before| place[before] as u16).collect();
     let mut step = step(&name, &after);
     step.retry = retry(Some(any.attempts), &[any.on]);
+    step.retry.max_elapsed = (any.attempts == 3).then_some(Duration::from_millis(200));
     step.probe = any.probe.then(|| probe(&name));
     step.compensations = vec![compensation(&name); any.compensations];
     for compensation in &mut step.compensations {
         compensation.retry.attempts = Some(any.undo_attempts).filter(|attempts| *attempts > 0);
+        compensation.retry.max_elapsed = (any.undo_attempts == 3).then_some(Duration::from_millis(200));
     }
     if any.always {
         step.compensate_when = CompensateWhen::Always;
@@ -201,7 +203,8 @@ impl Story {
                 let found = self.ledger.effect(call);
                 answer(if found { 200 } else { 404 }, "")
             }
-            (_, 6) => AttemptEnd::NotSent("connection refused".to_owned()),
+            (_, 6) if how < 128 => AttemptEnd::NotSent("connection refused".to_owned()),
+            (_, 6) => AttemptEnd::Held("the circuit is open".to_owned()),
             (_, 7) => {
                 self.ledger.effect(call);
                 AttemptEnd::Broken("reset".to_owned())

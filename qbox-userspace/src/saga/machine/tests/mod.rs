@@ -4,6 +4,7 @@ mod any;
 mod cases;
 mod late;
 mod ledger;
+mod limits;
 mod messages;
 mod operator;
 mod patience;

@@ -35,6 +35,7 @@ pub(super) fn retry(attempts: Option<u32>, on: &[RetryOn]) -> RetryPolicy {
         on: on.to_vec(),
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(2),
+        max_elapsed: None,
     }
 }
 

@@ -100,7 +100,7 @@ impl SagaView {
     }
 }
 
-/// One event. Bodies and header values are not shown: they are the callers' business.
+/// One event. Bodies and header values are not shown: they are the callers' business. URLs come without secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct EventView {
     /// Microseconds since 1970.

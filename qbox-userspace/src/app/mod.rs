@@ -15,7 +15,7 @@ use crate::gateway::{self, Definition, Gateway};
 use crate::journal::{Durable, Journal, Memory, OpenError, Retention, durable};
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner};
-use crate::saga::Plan;
+use crate::saga::{Plan, Secrets};
 use crate::upstream::{self, Hosts, Upstream};
 use anyhow::{Context, bail};
 use entrance::Entrance;
@@ -231,6 +231,11 @@ fn runner(config: &Config, journal: Arc<dyn Journal>, hosts: Hosts) -> Runner {
             age: config.journal.keep,
             ..Retain::default()
         },
+        secrets: Arc::new(Secrets::new(
+            &config.secrets.headers,
+            &config.secrets.json,
+            &config.secrets.query,
+        )),
     };
     Runner::new(journal, upstream, settings)
 }

@@ -29,7 +29,8 @@ mod warnings;
 pub use check::{check_paths, load};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
 pub use qbox_toml::{
-    Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Store, Upstream,
+    Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Secrets, Store,
+    Upstream,
 };
 
 pub(crate) use units::{DURATION_HELP, duration};
@@ -138,6 +139,7 @@ mod tests {
             "[proxy]",
             "[upstream]",
             "[admin]",
+            "[secrets]",
             "[log]",
         ];
         for section in sections {

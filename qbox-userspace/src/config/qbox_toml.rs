@@ -3,6 +3,7 @@
 
 use super::diagnostic::Code;
 use super::walk::{Node, Sink, Table};
+use crate::saga;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// `[admin]`.
     pub admin: Admin,
+    /// `[secrets]`.
+    pub secrets: Secrets,
     /// `[log]`.
     pub log: Log,
 }
@@ -131,6 +134,17 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
 }
 
+/// `[secrets]`: what is shown nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secrets {
+    /// Names of header fields, beside those that are always secret.
+    pub headers: Vec<String>,
+    /// Names of fields in bodies, with those of the objects around them where that matters: `card.number`.
+    pub json: Vec<String>,
+    /// Names of query parameters.
+    pub query: Vec<String>,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -197,6 +211,11 @@ impl Default for Config {
                 listen: loopback(9901),
                 socket: PathBuf::from("/run/qbox/admin.sock"),
                 token_file: None,
+            },
+            secrets: Secrets {
+                headers: saga::Secrets::HEADERS.map(str::to_owned).to_vec(),
+                json: saga::Secrets::JSON.map(str::to_owned).to_vec(),
+                query: saga::Secrets::QUERY.map(str::to_owned).to_vec(),
             },
             log: Log {
                 level: "info".to_owned(),
@@ -325,6 +344,19 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
             Some(PathBuf::from(n.filled()?.value))
         });
     });
+    section(root, "secrets", |t| {
+        let secrets = &mut config.secrets;
+        set(&mut secrets.headers, t.get("headers"), |n| {
+            names(sink, &n, Code::HeaderName, is_header_name)
+        });
+        set(&mut secrets.json, t.get("json"), |n| {
+            names(sink, &n, Code::FieldPath, is_field)
+        });
+        // Whatever a pair's name may be.
+        set(&mut secrets.query, t.get("query"), |n| {
+            names(sink, &n, Code::FieldPath, |_| true)
+        });
+    });
     section(root, "log", |t| {
         set(&mut config.log.level, t.get("level"), |n| filter(sink, &n));
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -346,6 +378,38 @@ fn section(root: &Table<'_>, name: &'static str, read: impl FnOnce(&Table<'_>)) 
         read(&table);
         table.finish();
     }
+}
+
+/// A list of names, none of them empty; `code` says that one is none.
+fn names(sink: &Sink, node: &Node<'_>, code: Code, is_name: fn(&str) -> bool) -> Option<Vec<String>> {
+    let mut sound = true;
+    let mut names = Vec::new();
+    for node in node.list("[\"api_key\", \"password\"]")? {
+        let Some(text) = node.filled() else {
+            sound = false;
+            continue;
+        };
+        if !is_name(text.value) {
+            let message = format!("nothing in a message can have the name `{}`", text.value);
+            let help = "write the name alone, without a value or an index";
+            sink.error(code, text.span.clone(), message, "", help);
+            sound = false;
+        }
+        names.push(text.value.to_owned());
+    }
+    sound.then_some(names)
+}
+
+/// A token (RFC 9110, 5.6.2).
+fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token)
+}
+
+/// Keys with dots between them; an array has none of its own.
+fn is_field(path: &str) -> bool {
+    path.split('.')
+        .all(|key| !key.is_empty() && !key.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn address(sink: &Sink, node: &Node<'_>) -> Option<SocketAddr> {

@@ -123,7 +123,7 @@ impl Handler for Gateway {
         if definition.plan.mode == Mode::Observe {
             tracing::info!(
                 name = definition.plan.name,
-                url = head.url(),
+                url = %self.runner.secrets().url(&head.url()),
                 "a saga would have begun (mode observe)"
             );
             return Handled::Pass;

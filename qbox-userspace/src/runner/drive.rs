@@ -296,8 +296,11 @@ impl<'a> Drive<'a> {
         self.position = self.shared.journal.append(self.entry.id, self.next, events)?;
         self.next += events.len() as u64;
         let plan = &self.entry.plan;
-        for event in events {
-            tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            for event in events {
+                let event = &self.shared.settings.secrets.event(event);
+                tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
+            }
         }
         self.shared.stats.learn(plan, self.began, events);
         self.entry.update(|summary| summary.learn(&self.saga, events));
@@ -324,7 +327,7 @@ impl<'a> Drive<'a> {
         for call in held_back {
             self.send(call);
         }
-        if reply && let Some(reply) = self.saga.reply() {
+        if reply && let Some(reply) = self.saga.reply(&self.shared.settings.secrets) {
             let (at, status) = (self.shared.clock.now(), reply.status);
             self.entry
                 .update(|summary| summary.replied = Some(Replied { at, status }));
@@ -346,7 +349,7 @@ impl<'a> Drive<'a> {
 
     fn send(&mut self, call: Call) {
         let attempt = (call.step, call.direction, call.attempt);
-        self.entry.note(&call);
+        self.entry.note(&call, &self.shared.settings.secrets);
         let call = carry_out(
             self.shared.upstream.clone(),
             call,

@@ -28,7 +28,7 @@ pub use registry::{Retain, Sent};
 pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
 
 use crate::journal::{self, Journal, JournalError};
-use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Timestamp, Trigger};
+use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
 use locks::Locks;
@@ -41,12 +41,14 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 /// The runner's limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Sagas running, compensating, waiting for a lock or stuck at once; a further trigger is [`Refused::Busy`].
     pub in_flight: usize,
     /// How long finished ones can be asked for, and a key's second trigger gets the first one's reply.
     pub retain: Retain,
+    /// What nobody who looks on is shown.
+    pub secrets: Arc<Secrets>,
 }
 
 impl Default for Settings {
@@ -54,6 +56,7 @@ impl Default for Settings {
         Self {
             in_flight: 10_000,
             retain: Retain::default(),
+            secrets: Arc::default(),
         }
     }
 }
@@ -162,7 +165,7 @@ pub struct Detail {
     pub summary: Summary,
     /// The plan that it runs under.
     pub plan: Arc<Plan>,
-    /// Its events so far; empty where it has not begun, or where the journal no longer keeps them.
+    /// Its events so far, without secrets; empty where it has not begun, or where the journal no longer keeps them.
     pub events: Vec<Event>,
     /// The requests that this process has sent for it, as they were filled in.
     pub sent: Vec<Sent>,
@@ -243,12 +246,12 @@ impl Runner {
         let room = settings.in_flight.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
+                registry: Registry::new(settings.retain),
                 settings,
                 journal,
                 upstream,
                 clock: Clock::new(),
                 locks: Arc::default(),
-                registry: Registry::new(settings.retain),
                 stats: Stats::new(),
                 room: Arc::new(Semaphore::new(room)),
                 active: watch::Sender::new(0),
@@ -353,7 +356,10 @@ impl Runner {
         Ok(Some(Detail {
             summary: entry.summary(),
             plan: Arc::clone(&entry.plan),
-            events: self.shared.journal.history(id)?.unwrap_or_default(),
+            events: self.shared.journal.history(id)?.map_or_else(Vec::new, |events| {
+                let secrets = self.secrets();
+                events.iter().map(|event| secrets.event(event)).collect()
+            }),
             sent: entry.sent(),
         }))
     }
@@ -382,6 +388,12 @@ impl Runner {
     #[must_use]
     pub fn journal_load(&self) -> journal::Load {
         self.shared.journal.load()
+    }
+
+    /// What nobody who looks on is shown.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.shared.settings.secrets
     }
 
     /// How the runner is.

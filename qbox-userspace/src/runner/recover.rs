@@ -150,7 +150,7 @@ impl Recovery<'_> {
             _ => None,
         })?;
         let entry = self.restore(saga, events, Some(ended));
-        if let Some(reply) = saga.reply() {
+        if let Some(reply) = saga.reply(&self.runner.shared.settings.secrets) {
             entry.answer(Ok(Arc::new(reply)));
         }
         let shared = &self.runner.shared;
@@ -167,7 +167,7 @@ impl Recovery<'_> {
             Event::ReplyDue { at } => Some(*at),
             _ => None,
         });
-        let reply = saga.reply();
+        let reply = saga.reply(&self.runner.shared.settings.secrets);
         let mut summary = Summary {
             id: saga.id(),
             name: plan.name.clone(),

@@ -3,7 +3,7 @@
 
 use super::inbox::Inbox;
 use super::{Outcome, Refused, State, Summary};
-use crate::saga::{Call, Direction, Plan, Reply, SagaId, StepId, Timestamp, Trigger};
+use crate::saga::{Call, Direction, Plan, Reply, SagaId, Secrets, StepId, Timestamp, Trigger};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ pub(super) struct Entry {
     outcome: watch::Sender<Option<Outcome>>,
 }
 
-/// A request as it was filled in. The attempts of one message are all the same, so it is kept once.
+/// A request as it was filled in, without secrets. The attempts of one message are all the same, so it is kept once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// Of which step.
@@ -113,8 +113,8 @@ impl Entry {
         change(&mut self.summary_mut());
     }
 
-    /// Keeps what a call sends, for those who look on: once for each of the plan's messages.
-    pub(super) fn note(&self, call: &Call) {
+    /// Keeps what a call sends, for those who look on and without `secrets`: once for each of the plan's messages.
+    pub(super) fn note(&self, call: &Call, secrets: &Secrets) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if !sent
             .iter()
@@ -124,7 +124,7 @@ impl Entry {
                 step: call.step,
                 direction: call.direction,
                 method: call.request.method.clone(),
-                url: call.request.url.clone(),
+                url: secrets.url_of(&self.plan, call),
             });
         }
     }

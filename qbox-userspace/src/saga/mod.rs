@@ -31,6 +31,7 @@ mod octets;
 mod plan;
 mod reply;
 mod retry;
+mod secrets;
 mod values;
 
 pub use event::{AttemptEnd, Class, Direction, Event, SCHEMA};
@@ -47,3 +48,4 @@ pub use plan::{
     Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
 };
 pub use reply::Reply;
+pub use secrets::{MARK, Secrets};

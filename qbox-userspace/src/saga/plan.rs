@@ -6,6 +6,7 @@
 use super::expr::{FieldPath, Template};
 use super::id::StepId;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// One saga file, checked. Invariants (config makes sure of them, the machine relies on them): step names are unique,
@@ -196,6 +197,21 @@ pub struct UrlTemplate {
     pub path: Template,
     /// What stands behind `?`; each value is percent-encoded as one query value.
     pub query: Option<Template>,
+}
+
+impl fmt::Display for UrlTemplate {
+    /// As it would stand in a file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)?;
+        match &self.query {
+            Some(query) => write!(f, "?{query}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The scheme of a step's URL.

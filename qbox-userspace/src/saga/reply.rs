@@ -2,6 +2,7 @@
 
 use super::id::SagaId;
 use super::message::{Headers, Response};
+use super::secrets::Secrets;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -36,6 +37,8 @@ pub(super) struct Summary<'a> {
     pub(super) cause: Option<&'a str>,
     /// What the failed step answered, if it did.
     pub(super) answer: Option<&'a Response>,
+    /// What of the answer is not repeated.
+    pub(super) secrets: &'a Secrets,
     pub(super) steps: Vec<StepLine<'a>>,
 }
 
@@ -79,6 +82,9 @@ impl Reply {
             "compensations": states(summary, |step| step.compensation),
         });
         if let (Some(answer), Some(map)) = (summary.answer, body.as_object_mut()) {
+            // Cut behind the hiding: what is cut can't be looked into.
+            let mut answer = answer.clone();
+            summary.secrets.response(&mut answer);
             let quoted = answer.body.get(..QUOTED).unwrap_or(&answer.body);
             map.insert(
                 "answer".to_owned(),
@@ -118,9 +124,12 @@ fn detail(summary: &Summary<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
 
     fn summary<'a>(answer: Option<&'a Response>) -> Summary<'a> {
+        static SECRETS: LazyLock<Secrets> = LazyLock::new(Secrets::default);
         Summary {
+            secrets: &SECRETS,
             saga: SagaId(7),
             name: "book-trip",
             outcome: "compensated",
@@ -172,6 +181,22 @@ mod tests {
         assert_eq!(
             body["detail"],
             "Step `car` failed: answered 409. The saga is compensated."
+        );
+    }
+
+    #[test]
+    fn secret_fields_of_an_answer_are_not_repeated() {
+        let text = format!(
+            "{{\"room\":7,\"password\":\"hunter2\",\"x\":\"{}\"}}",
+            "y".repeat(5000)
+        );
+        let answer = response(&[], &text);
+        let reply = Reply::failure(&summary(Some(&answer)));
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        let quoted = body["answer"]["body"].as_str().unwrap();
+        assert!(
+            quoted.starts_with("{\"room\":7,\"password\":\"[redacted]\","),
+            "{quoted}"
         );
     }
 

@@ -258,7 +258,7 @@ pub(super) fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Co
         })
 }
 
-fn form_decode(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn form_decode(text: &str) -> Option<Cow<'_, str>> {
     if text.contains('+') {
         let spaced = text.replace('+', " ");
         let decoded = percent_decode(spaced.as_bytes()).decode_utf8().ok()?;

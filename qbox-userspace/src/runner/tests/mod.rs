@@ -3,6 +3,7 @@
 mod durability;
 mod operator;
 mod recovery;
+mod secrets;
 pub(crate) mod service;
 
 use super::*;

@@ -13,6 +13,7 @@ use crate::saga::message::Request;
 use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate};
 use crate::saga::reply::Reply;
 use crate::saga::retry::Chance;
+use crate::saga::secrets::Secrets;
 use crate::saga::values::Values;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,9 +94,10 @@ impl Saga {
     }
 
     /// The caller's answer, once there is one: the saga is committed, compensated or stuck, or the caller has waited long
-    /// enough. As of now: a saga that is answered before its end would say something else at its end.
+    /// enough. As of now: a saga that is answered before its end would say something else at its end. A default reply, which
+    /// repeats what a step answered, hides `secrets`; one of the file's says what the file says.
     #[must_use]
-    pub fn reply(&self) -> Option<Reply> {
+    pub fn reply(&self, secrets: &Secrets) -> Option<Reply> {
         if !self.answers() {
             return None;
         }
@@ -117,9 +119,9 @@ impl Saga {
         };
         Some(made.unwrap_or_else(|| {
             if success {
-                Reply::success(&self.summary())
+                Reply::success(&self.summary(secrets))
             } else {
-                Reply::failure(&self.summary())
+                Reply::failure(&self.summary(secrets))
             }
         }))
     }

@@ -2,6 +2,7 @@
 
 use super::{Saga, SagaState, StepState, UndoState};
 use crate::saga::reply::{StepLine, Summary};
+use crate::saga::secrets::Secrets;
 
 impl SagaState {
     /// `running`, `committed`, `compensating`, `compensated`, `stuck`.
@@ -48,7 +49,7 @@ impl UndoState {
 
 impl Saga {
     /// For the replies that stand where the file gives none.
-    pub(super) fn summary(&self) -> Summary<'_> {
+    pub(super) fn summary<'a>(&'a self, secrets: &'a Secrets) -> Summary<'a> {
         let failed = self.failed_step();
         let exchange = failed.and_then(|step| self.exchanges.get(step.index()));
         Summary {
@@ -60,6 +61,7 @@ impl Saga {
                 .and_then(|step| self.run(step)?.failed.as_deref())
                 .or(self.turned.as_ref().map(|turned| turned.cause.as_str())),
             answer: exchange.and_then(|exchange| exchange.response.as_deref()),
+            secrets,
             steps: self
                 .steps()
                 .map(|step| StepLine {

@@ -315,7 +315,7 @@ impl Story {
             world.journal
         );
         assert_eq!(
-            world.saga.reply().is_some(),
+            world.reply().is_some(),
             world.saga.commands().contains(&crate::saga::Command::Reply)
         );
         let views: Vec<_> = world.saga.steps().collect();

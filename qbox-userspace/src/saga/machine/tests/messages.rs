@@ -68,7 +68,7 @@ fn a_reply_combines_the_answers_of_its_steps() {
     let mut world = World::new(plan.clone(), trigger());
     world.answer(0, T, answer(200, "{\"room\":7}"));
     world.answer(1, T, answer(200, "[\"12A\"]"));
-    let reply = world.saga.reply().unwrap();
+    let reply = world.reply().unwrap();
     assert_eq!(reply.status, 201);
     assert_eq!(reply.headers.get("x-trip").unwrap(), "7");
     assert_eq!(
@@ -78,7 +78,7 @@ fn a_reply_combines_the_answers_of_its_steps() {
     // In a reply a value that isn't there is the empty string.
     let mut world = World::new(plan, trigger());
     world.answer(0, T, AttemptEnd::NotSent("connection refused".to_owned()));
-    let reply = world.saga.reply().unwrap();
+    let reply = world.reply().unwrap();
     assert_eq!(
         (reply.status, &reply.body[..]),
         (409, &b"{\"a\":,\"b\":,\"by\":\"Ada\"}"[..])
@@ -397,7 +397,7 @@ fn a_reply_from_a_step_is_its_answer_unchanged() {
     let mut world = World::new(plan.clone(), trigger());
     world.answer(0, T, answer(200, ""));
     world.answer(1, T, AttemptEnd::Answered(response(false)));
-    let reply = world.saga.reply().unwrap();
+    let reply = world.reply().unwrap();
     assert_eq!((reply.status, &reply.body[..]), (203, &b"{ \"id\" :1}"[..]));
     let fields: Vec<_> = reply
         .headers
@@ -410,7 +410,7 @@ fn a_reply_from_a_step_is_its_answer_unchanged() {
     let mut world = World::new(plan, trigger());
     world.answer(0, T, answer(200, ""));
     world.answer(1, T, AttemptEnd::Answered(response(true)));
-    assert_eq!(world.saga.reply().unwrap().status, 200);
+    assert_eq!(world.reply().unwrap().status, 200);
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn without_a_reply_of_its_own_a_saga_tells_what_happened() {
     world.answer(0, T, answer(200, ""));
     world.answer(1, T, answer(409, "full"));
     world.answer(0, C, answer(200, ""));
-    let reply = world.saga.reply().unwrap();
+    let reply = world.reply().unwrap();
     assert_eq!(reply.status, 502);
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(body["saga"], ID);
@@ -433,6 +433,6 @@ fn without_a_reply_of_its_own_a_saga_tells_what_happened() {
     assert!(FieldPath::parse("detail").unwrap().find(&body).is_some());
     let mut world = World::new(plan(two()), trigger());
     world.run(|_| answer(200, ""));
-    let body: Value = serde_json::from_slice(&world.saga.reply().unwrap().body).unwrap();
+    let body: Value = serde_json::from_slice(&world.reply().unwrap().body).unwrap();
     assert_eq!(body["steps"], json!({"hotel": "applied", "flight": "applied"}));
 }

@@ -37,7 +37,7 @@ fn pivot() -> Plan {
 /// Lets the time pass in which nothing but timers happens and each call ends as said, until the caller is answered.
 fn wait_for_reply(world: &mut World, end: &AttemptEnd) -> (Duration, String) {
     for _ in 0..1000 {
-        if let Some(reply) = world.saga.reply() {
+        if let Some(reply) = world.reply() {
             assert_eq!(reply.status, 503);
             let waited = world.now.since(START);
             return (waited, String::from_utf8(reply.body.to_vec()).unwrap());

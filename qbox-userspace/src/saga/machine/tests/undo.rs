@@ -126,7 +126,7 @@ fn a_stuck_step_is_listed_and_holds_up_no_other() {
         .collect();
     assert_eq!(stuck[0].name, "car");
     assert_eq!(stuck[0].cause, Some("answered 500"));
-    assert_eq!(world.saga.reply().unwrap().status, 502);
+    assert_eq!(world.reply().unwrap().status, 502);
     assert_eq!(world.saga.commands(), [Command::Reply]);
 }
 
@@ -144,11 +144,11 @@ fn a_compensation_that_needs_an_answer_that_never_came_is_stuck() {
 #[test]
 fn the_caller_is_answered_before_a_compensation_that_takes_too_long() {
     let mut world = turned(|_| {});
-    assert_eq!(world.saga.reply(), None);
+    assert_eq!(world.reply(), None);
     assert_eq!(world.wake(), Some(world.now.after(Duration::from_secs(30))));
     let events = world.sleep();
     assert!(matches!(&events[..], [Event::ReplyDue { .. }]), "{events:?}");
-    assert_eq!(world.saga.reply().unwrap().status, 502);
+    assert_eq!(world.reply().unwrap().status, 502);
     assert_eq!(world.saga.state(), SagaState::Compensating);
     assert_eq!(world.wake(), None);
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);

@@ -2,9 +2,10 @@
 
 use crate::saga::{
     AttemptEnd, BodyTemplate, Call, Command, CompensateWhen, Compensation, Direction, Event, Headers, Input,
-    Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe, Request, RequestPlan,
-    RequestTemplate, Response, ResponseMatch, RetryOn, RetryPolicy, Saga, SagaId, SagaState, Scheme, Segment,
-    StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger, TriggerPattern, UndoState, UrlTemplate,
+    Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe, Reply, Request,
+    RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, RetryPolicy, Saga, SagaId, SagaState,
+    Scheme, Secrets, Segment, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger,
+    TriggerPattern, UndoState, UrlTemplate,
 };
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -182,6 +183,11 @@ impl World {
         world
     }
 
+    /// The caller's answer.
+    pub(super) fn reply(&self) -> Option<Reply> {
+        self.saga.reply(&Secrets::default())
+    }
+
     /// As the runner does: what has not begun is sent. Gives the newly sent ones.
     pub(super) fn carry_out(&mut self) -> Vec<Call> {
         let mut new = Vec::new();
@@ -197,7 +203,7 @@ impl World {
                     }
                 }
                 Command::Reply => {
-                    assert!(self.saga.reply().is_some());
+                    assert!(self.reply().is_some());
                     self.durable = self.journal.len();
                 }
                 Command::Wake(_) => {}

@@ -62,6 +62,13 @@ pub(super) struct Connection<S> {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+impl<S> Connection<S> {
+    /// The connection itself.
+    pub(super) fn get_ref(&self) -> &S {
+        &self.io
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -23,6 +23,25 @@ pub(super) struct FilterQuery {
 }
 
 impl FilterQuery {
+    /// Takes in one parameter; the error says that there is none of that name.
+    pub(super) fn set(&mut self, key: &str, value: String) -> Result<(), String> {
+        let place = match key {
+            "state" => &mut self.state,
+            "name" => &mut self.name,
+            "step" => &mut self.step,
+            "upstream" => &mut self.upstream,
+            "older_than" => &mut self.older_than,
+            "younger_than" => &mut self.younger_than,
+            _ => {
+                return Err(format!(
+                    "`{key}` is no filter: state, name, step, upstream, older_than and younger_than are"
+                ));
+            }
+        };
+        *place = Some(value);
+        Ok(())
+    }
+
     /// The filter that is meant; the error says which parameter can't be read, and why.
     pub(super) fn filter(self) -> Result<Filter, String> {
         let states = self.state.iter().flat_map(|states| states.split(','));

@@ -1,12 +1,14 @@
-//! The admin API: health, pods, sagas, definitions, as JSON; metrics, as OpenMetrics text. On a thread and a runtime of its own, so that it answers
-//! when the data path is busy.
+//! The admin API: health, pods, sagas, definitions, as JSON; metrics, as OpenMetrics text; and operators' decisions. On a
+//! thread and a runtime of its own, so that it answers when the data path is busy.
 //!
 //! It looks on through the [`Runner`] and the few facts in [`Node`]; it knows nothing of the data path's internals, and
-//! changes nothing. Errors: [`AdminError`], all of them from the start.
+//! changes nothing itself: a decision goes to its saga through the [`Runner`]. Errors: [`AdminError`], all of them from the start.
 
+mod actions;
 mod bounded;
 mod filter;
 mod metrics;
+mod peer;
 mod problem;
 mod routes;
 mod socket;

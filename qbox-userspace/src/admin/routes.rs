@@ -1,18 +1,20 @@
 //! The routes, and serving them on both listeners.
 
 use super::Node;
+use super::actions;
 use super::bounded::Bounded;
 use super::filter::FilterQuery;
+use super::peer::Peer;
 use super::problem::problem;
 use super::token::Token;
 use super::view::{Pod, SagaView, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,7 +34,8 @@ pub(super) struct Shared {
 const LIST: usize = 100;
 const MAX_LIST: usize = 1000;
 
-/// Serves until `stopped` resolves. Requests in flight are given up then: they only read.
+/// Serves until `stopped` resolves. Requests in flight are given up then: a decision among them
+/// may have been taken, as its saga's history says.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     tcp: std::net::TcpListener,
@@ -46,19 +49,23 @@ pub(super) async fn serve(
         .route("/api/v1/status", get(status))
         .route("/api/v1/pods", get(pods))
         .route("/api/v1/sagas", get(sagas))
-        .route("/api/v1/sagas/{id}", get(saga))
+        // One pattern for both: the second is an action's name.
+        .route("/api/v1/sagas/{id}", get(saga).post(actions::all))
+        .route("/api/v1/sagas/{id}/{action}", post(actions::one))
         .route("/api/v1/definitions", get(definitions))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
+        .layer(DefaultBodyLimit::max(actions::LONGEST))
+        .layer(from_fn(actions::no_forgery))
         .with_state(Arc::clone(&shared));
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
     let unix = unix.map(tokio::net::UnixListener::from_std).transpose()?;
     // The Unix socket is guarded by its mode.
     let guarded = routes.clone().layer(from_fn_with_state(shared, guard));
     tokio::select! {
-        result = async { axum::serve(Bounded::new(tcp), guarded).await } => result,
+        result = async { axum::serve(Bounded::new(tcp), guarded.into_make_service_with_connect_info::<Peer>()).await } => result,
         result = async {
             match unix {
-                Some(unix) => axum::serve(Bounded::new(unix), routes).await,
+                Some(unix) => axum::serve(Bounded::new(unix), routes.into_make_service_with_connect_info::<Peer>()).await,
                 None => std::future::pending().await,
             }
         } => result,

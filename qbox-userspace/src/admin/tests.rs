@@ -1,5 +1,7 @@
 //! The API over its two sockets.
 
+mod actions;
+
 use super::*;
 use crate::runner::testing::{self, Act, Service, plan, runner, trigger};
 use serde_json::Value;

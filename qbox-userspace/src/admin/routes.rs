@@ -8,6 +8,7 @@ use super::peer::Peer;
 use super::problem::problem;
 use super::token::Token;
 use super::view::{Pod, SagaView, Status};
+use crate::journal::Page;
 use crate::runner::Runner;
 use crate::saga::SagaId;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
@@ -183,10 +184,17 @@ async fn sagas(
     Query(Limit { limit }): Query<Limit>,
     Query(filter): Query<FilterQuery>,
 ) -> Response {
-    let limit = limit.unwrap_or(LIST).min(MAX_LIST);
-    match filter.filter() {
-        Ok(filter) => Json(json!({ "sagas": shared.runner.sagas(&filter, limit) })).into_response(),
-        Err(wrong) => problem(StatusCode::BAD_REQUEST, &wrong),
+    let page = Page::youngest(limit.unwrap_or(LIST).min(MAX_LIST));
+    let filter = match filter.filter() {
+        Ok(filter) => filter,
+        Err(wrong) => return problem(StatusCode::BAD_REQUEST, &wrong),
+    };
+    // It reads the disk.
+    let found = tokio::task::spawn_blocking(move || shared.runner.sagas(&filter, &page)).await;
+    match found {
+        Ok(Ok(sagas)) => Json(json!({ "sagas": sagas })).into_response(),
+        Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

@@ -83,7 +83,9 @@ pub(super) fn spawn(
         };
         match drive.run().await {
             Ok(()) => {
-                shared.journal.finish(entry.id);
+                if let Some(outline) = entry.outline() {
+                    shared.journal.finish(outline);
+                }
                 shared.registry.retire(entry);
             }
             Err(error) => guard.halt(&error.to_string()),
@@ -443,10 +445,7 @@ mod tests {
         let shared = &runner.shared;
         let trigger = trigger("7", None, "");
         let now = shared.clock.now();
-        let admitted = shared
-            .registry
-            .admit(&plan, &trigger, None, now, || Ok(()))
-            .unwrap();
+        let admitted = shared.registry.admit(&plan, None, now, || Ok(())).unwrap();
         let (Admitted::New(entry), _) = admitted else {
             panic!("no key: a new saga");
         };

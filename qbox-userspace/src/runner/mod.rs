@@ -15,6 +15,7 @@ mod drive;
 mod effects;
 mod filter;
 mod inbox;
+mod list;
 mod locks;
 mod recover;
 mod registry;
@@ -32,7 +33,7 @@ use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
 use locks::Locks;
-use registry::{Admitted, Registry};
+use registry::{Admitted, Entry, Registry};
 use serde::Serialize;
 use stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,7 +46,7 @@ use tokio::sync::{Semaphore, watch};
 pub struct Settings {
     /// Sagas running, compensating, waiting for a lock or stuck at once; a further trigger is [`Refused::Busy`].
     pub in_flight: usize,
-    /// How long finished ones can be asked for, and a key's second trigger gets the first one's reply.
+    /// How many finished ones are at hand without a look into the journal.
     pub retain: Retain,
     /// What nobody who looks on is shown.
     pub secrets: Arc<Secrets>,
@@ -225,6 +226,14 @@ pub struct SagaHandle {
 }
 
 impl SagaHandle {
+    fn joined(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            joined: true,
+            outcome: entry.subscribe(),
+        }
+    }
+
     /// Waits for the reply. Dropping the future changes nothing for the saga.
     ///
     /// # Errors
@@ -297,21 +306,23 @@ impl Runner {
         if shared.draining.load(Ordering::SeqCst) {
             return Err(Refused::Draining);
         }
-        let key = caller_key(plan, &trigger);
+        let stamp = registry::stamp(plan, &trigger);
+        if let Some(stamp) = &stamp
+            && !shared.registry.knows(stamp)
+            && let Some(entry) = self.earlier(stamp)?
+        {
+            return Ok(SagaHandle::joined(&entry));
+        }
         let room = || {
             Arc::clone(&shared.room)
                 .try_acquire_owned()
                 .map_err(|_| Refused::Busy)
         };
         let now = shared.clock.now();
-        let (entry, permit) = match shared.registry.admit(plan, &trigger, key.as_deref(), now, room)? {
+        let (entry, permit) = match shared.registry.admit(plan, stamp, now, room)? {
             (Admitted::New(entry), Some(permit)) => (entry, permit),
             (Admitted::New(entry) | Admitted::Joined(entry), _) => {
-                return Ok(SagaHandle {
-                    id: entry.id,
-                    joined: true,
-                    outcome: entry.subscribe(),
-                });
+                return Ok(SagaHandle::joined(&entry));
             }
         };
         let handle = SagaHandle {
@@ -328,40 +339,6 @@ impl Runner {
         };
         drive::spawn(active, entry, origin, Some(permit), lock);
         Ok(handle)
-    }
-
-    /// The youngest `limit` sagas that `filter` holds for, youngest first.
-    #[must_use]
-    pub fn sagas(&self, filter: &Filter, limit: usize) -> Vec<Summary> {
-        let now = self.shared.clock.now();
-        let mut found = Vec::new();
-        self.shared.registry.each_youngest(|entry| {
-            let summary = entry.summary();
-            if found.len() < limit && filter.matches(&summary, &entry.plan, now) {
-                found.push(summary);
-            }
-            found.len() < limit
-        });
-        found
-    }
-
-    /// One saga with its history.
-    ///
-    /// # Errors
-    /// The journal can't be read.
-    pub fn saga(&self, id: SagaId) -> Result<Option<Detail>, JournalError> {
-        let Some(entry) = self.shared.registry.get(id) else {
-            return Ok(None);
-        };
-        Ok(Some(Detail {
-            summary: entry.summary(),
-            plan: Arc::clone(&entry.plan),
-            events: self.shared.journal.history(id)?.map_or_else(Vec::new, |events| {
-                let secrets = self.secrets();
-                events.iter().map(|event| secrets.event(event)).collect()
-            }),
-            sent: entry.sent(),
-        }))
     }
 
     /// What has been counted since the start.

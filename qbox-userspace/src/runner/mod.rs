@@ -13,6 +13,7 @@ mod clock;
 mod describe;
 mod drive;
 mod effects;
+mod feed;
 mod filter;
 mod inbox;
 mod list;
@@ -23,6 +24,7 @@ mod stats;
 
 pub use act::{ActError, Acted, Action, Decision, NoAction};
 pub use describe::Line;
+pub use feed::{Follower, Happening, KEPT, Next, What};
 pub use filter::{Filter, NoState};
 pub use recover::Recovered;
 pub use registry::{Retain, Sent};
@@ -32,6 +34,7 @@ use crate::journal::{self, Journal, JournalError};
 use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
+use feed::Feed;
 use locks::Locks;
 use registry::{Admitted, Entry, Registry};
 use serde::Serialize;
@@ -207,6 +210,7 @@ struct Shared {
     locks: Arc<Locks>,
     registry: Registry,
     stats: Stats,
+    feed: Feed,
     room: Arc<Semaphore>,
     /// Sagas that a drain waits for: all in flight but those that wait for an operator.
     active: watch::Sender<usize>,
@@ -262,6 +266,7 @@ impl Runner {
                 clock: Clock::new(),
                 locks: Arc::default(),
                 stats: Stats::new(),
+                feed: Feed::new(),
                 room: Arc::new(Semaphore::new(room)),
                 active: watch::Sender::new(0),
                 draining: AtomicBool::new(false),
@@ -339,6 +344,24 @@ impl Runner {
         };
         drive::spawn(active, entry, origin, Some(permit), lock);
         Ok(handle)
+    }
+
+    /// The last events of all sagas, oldest first (at most [`KEPT`], of this process alone), and those that follow on them.
+    #[must_use]
+    pub fn follow(&self) -> (Vec<Arc<Happening>>, Follower) {
+        self.shared.feed.follow()
+    }
+
+    /// Whether `filter` holds for a saga as it stands now. One that is no longer at hand is not meant by any filter that asks for
+    /// something.
+    #[must_use]
+    pub fn admits(&self, filter: &Filter, saga: SagaId) -> bool {
+        if *filter == Filter::default() {
+            return true;
+        }
+        let now = self.shared.clock.now();
+        let entry = self.shared.registry.get(saga);
+        entry.is_some_and(|entry| filter.matches(&entry.summary(), &entry.plan, now))
     }
 
     /// What has been counted since the start.

@@ -103,6 +103,10 @@ impl Entry {
         self.summary_mut().clone()
     }
 
+    pub(super) fn arrived(&self) -> Timestamp {
+        self.summary_mut().arrived
+    }
+
     pub(super) fn state(&self) -> State {
         self.summary_mut().state
     }

@@ -67,6 +67,7 @@ impl Collector for Scrape {
         let mut draw = Draw(encoder);
         self.node(&mut draw)?;
         self.sagas(&mut draw)?;
+        self.calls(&mut draw)?;
         self.journal(&mut draw)?;
         self.traffic(&mut draw)
     }
@@ -191,6 +192,40 @@ impl Scrape {
             "triggers_joined",
             "Triggers that were joined to a saga with the same key",
             counts.joined,
+        )
+    }
+
+    fn calls(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let calls = self.0.runner.calls();
+        draw.one(
+            Gauge,
+            "calls_in_flight",
+            "Calls to services that are in flight",
+            calls.in_flight as u64,
+        )?;
+        draw.one(
+            Gauge,
+            "calls_waiting",
+            "Calls that wait for a place, or for a circuit to close",
+            calls.waiting as u64,
+        )?;
+        draw.one(
+            Count,
+            "calls_held",
+            "Calls that were held back, nothing sent: no place in time, or an open circuit",
+            calls.held,
+        )?;
+        draw.one(
+            Gauge,
+            "circuits_open",
+            "Services whose circuit is open",
+            calls.open.len() as u64,
+        )?;
+        draw.one(
+            Count,
+            "circuits_opened",
+            "How often a circuit opened, after that many failed connects in a row",
+            calls.opened,
         )
     }
 

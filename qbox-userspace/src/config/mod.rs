@@ -138,6 +138,7 @@ mod tests {
             "[limits]",
             "[proxy]",
             "[upstream]",
+            "[upstream.breaker]",
             "[admin]",
             "[secrets]",
             "[log]",
@@ -153,10 +154,11 @@ mod tests {
                 let there = body
                     .lines()
                     .any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
-                assert!(
-                    there || sections.contains(&format!("[{key}]").as_str()),
-                    "{section} {key}"
-                );
+                let below = match section.strip_suffix(']') {
+                    Some(above) => format!("{above}.{key}]"),
+                    None => format!("[{key}]"),
+                };
+                assert!(there || sections.contains(&below.as_str()), "{section} {key}");
             }
         }
     }

@@ -82,7 +82,7 @@ pub struct Explicit {
     pub listen: SocketAddr,
 }
 
-/// `[limits]`. When one is reached the answer is 413 (bodies), 431 or 414 (heads), 508 (depth) or 503 with Retry-After.
+/// `[limits]`. When one is reached the answer is 413 (bodies), 431 (heads), 508 (depth) or 503 with Retry-After.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a trigger's body.
@@ -121,6 +121,19 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Calls in flight to one service.
+    pub concurrency: usize,
+    /// `[upstream.breaker]`.
+    pub breaker: Breaker,
+}
+
+/// `[upstream.breaker]`: when connecting to a service is given up for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failed connects in a row; 0: never.
+    pub failures: u32,
+    /// How long nobody tries.
+    pub open_for: Duration,
 }
 
 /// `[admin]`.
@@ -206,6 +219,11 @@ impl Default for Config {
                 hosts: None,
                 connect_timeout: 5 * SECOND,
                 idle_timeout: 4 * SECOND,
+                concurrency: 256,
+                breaker: Breaker {
+                    failures: 5,
+                    open_for: 5 * SECOND,
+                },
             },
             admin: Admin {
                 listen: loopback(9901),
@@ -331,6 +349,20 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         set(&mut upstream.idle_timeout, t.get("idle_timeout"), |n| {
             n.duration(MILLISECOND)
         });
+        set(&mut upstream.concurrency, t.get("concurrency"), |n| {
+            usize::try_from(n.integer(1, 1_000_000)?).ok()
+        });
+        let breaker = t.get("breaker");
+        if let Some(t) = breaker.and_then(|node| node.table("[upstream.breaker]")) {
+            let breaker = &mut upstream.breaker;
+            set(&mut breaker.failures, t.get("failures"), |n| {
+                u32::try_from(n.integer(0, 1_000_000)?).ok()
+            });
+            set(&mut breaker.open_for, t.get("open_for"), |n| {
+                n.duration(MILLISECOND)
+            });
+            t.finish();
+        }
     });
     section(root, "admin", |t| {
         set(&mut config.admin.token_file, t.get("token_file"), |n| {

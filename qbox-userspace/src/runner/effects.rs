@@ -1,6 +1,6 @@
 //! From a machine's call to the wire, and from the wire's end to the machine's outcome.
 
-use crate::saga::{AttemptEnd, Call, Headers, Outcome, Response};
+use crate::saga::{AttemptEnd, Call, Direction, Headers, Outcome, Response};
 use crate::upstream::{End, Outgoing, Upstream, Via};
 use std::net::{IpAddr, SocketAddr};
 
@@ -41,6 +41,8 @@ pub(super) async fn carry_out(
             via: &via,
             destination,
             timeout: call.timeout,
+            // What has to be undone waits for a service that isn't there; what goes forward fails fast.
+            patient: matches!(call.direction, Direction::Compensation(_)),
         })
         .await;
     Outcome {
@@ -49,6 +51,7 @@ pub(super) async fn carry_out(
         attempt: call.attempt,
         end: match end {
             End::NotSent(cause) => AttemptEnd::NotSent(cause),
+            End::Held(cause) => AttemptEnd::Held(cause),
             End::TimedOut => AttemptEnd::TimedOut,
             End::Broken(how) => AttemptEnd::Broken(how),
             End::Answered(answer) => AttemptEnd::Answered(Response {

@@ -1,7 +1,10 @@
-//! The client: one call, one [`End`]. Finds an idle connection or makes one, sends, reads, and says what is certain.
+//! The client: one call, one [`End`]. Waits for its turn, finds an idle connection or makes one, sends, reads, and says what is
+//! certain.
 
+use super::circuit::Breaker;
 use super::dial::{Via, dial};
 use super::exchange::{Fault, Prepared, Reuse, exchange, is_framing};
+use super::gate::{self, Gate, Pass, Stats};
 use super::pool::{Bounds, Key, Pool};
 use super::resolve::{Hosts, resolve};
 use super::target::Target;
@@ -11,8 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// The client's limits.
 #[derive(Debug, Clone)]
@@ -28,8 +30,12 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long one address may take to accept a connection; the call's own timeout holds too.
     pub connect_timeout: Duration,
-    /// Calls in flight in all; more wait within their own timeout.
+    /// Calls in flight in all; more wait, in order of arrival, for half of their own timeout at the most.
     pub max_calls: usize,
+    /// Calls in flight to one service (`host:port`, and for a forwarded trigger the address, from each pod); more wait likewise.
+    pub max_calls_per_upstream: usize,
+    /// When connecting to a service is given up for a while.
+    pub breaker: Breaker,
     /// The most of an answer's body that is kept, in bytes.
     pub response_body: usize,
 }
@@ -43,6 +49,8 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(5),
             max_calls: 4096,
+            max_calls_per_upstream: 256,
+            breaker: Breaker::default(),
             response_body: 1024 * 1024,
         }
     }
@@ -63,8 +71,10 @@ pub struct Outgoing<'a> {
     pub via: &'a Via,
     /// Go here, whatever the URL's host is; `None`: look the host up.
     pub destination: Option<SocketAddr>,
-    /// The whole exchange, from the look-up to the answer's last byte.
+    /// The whole exchange, from the wait for a place to the answer's last byte.
     pub timeout: Duration,
+    /// Waits, as for a place, where the service's circuit is open. Others are turned away at once.
+    pub patient: bool,
 }
 
 /// What came back.
@@ -85,6 +95,8 @@ pub struct Answer {
 pub enum End {
     /// Certainly not a byte of it left this machine. Says why.
     NotSent(String),
+    /// Nor here, and nobody tried: as many calls as may be are in flight, or the service's circuit is open. Says which.
+    Held(String),
     /// No whole answer in time, after at least one byte was written.
     TimedOut,
     /// The connection broke or the answer was no HTTP, after at least one byte was written. Says how.
@@ -103,7 +115,7 @@ pub struct Upstream {
 struct Shared {
     settings: Settings,
     pool: Arc<Pool>,
-    calls: Semaphore,
+    gate: Gate,
 }
 
 impl Upstream {
@@ -115,13 +127,13 @@ impl Upstream {
             total: settings.max_idle,
             idle: settings.idle_timeout,
         });
-        let calls = Semaphore::new(settings.max_calls.clamp(1, Semaphore::MAX_PERMITS));
+        let gate = Gate::new(gate::Bounds {
+            per_key: settings.max_calls_per_upstream,
+            total: settings.max_calls,
+            breaker: settings.breaker,
+        });
         Self {
-            shared: Arc::new(Shared {
-                settings,
-                pool,
-                calls,
-            }),
+            shared: Arc::new(Shared { settings, pool, gate }),
         }
     }
 
@@ -136,57 +148,79 @@ impl Upstream {
             Ok(prepared) => prepared,
             Err(cause) => return End::NotSent(cause.to_owned()),
         };
+        let key = Key::new(call.via, place(&call, &target));
+        let deadline = Instant::now() + call.timeout;
+        // What is sent when the time is nearly over has an outcome that nobody knows: half of it is left.
+        let turn = Instant::now() + call.timeout / 2;
+        let mut pass = match self.shared.gate.enter(&key, call.patient, turn).await {
+            Ok(pass) => pass,
+            Err(cause) => return End::Held(cause),
+        };
         let written = AtomicU64::new(0);
-        match timeout(call.timeout, self.attempt(&call, &target, &prepared, &written)).await {
+        let ready = Ready {
+            target,
+            prepared,
+            key: &key,
+            deadline,
+        };
+        match timeout_at(deadline, self.attempt(&call, ready, &mut pass, &written)).await {
             Ok(end) => end,
-            Err(_) if written.load(Ordering::Relaxed) == 0 => End::NotSent(format!(
-                "no connection to {} within {:?}",
-                place(&call, &target),
-                call.timeout
-            )),
+            Err(_) if written.load(Ordering::Relaxed) == 0 => {
+                let cause = format!("no connection to {} within {:?}", key.place(), call.timeout);
+                pass.failed(&cause);
+                End::NotSent(cause)
+            }
             Err(_) => End::TimedOut,
         }
+    }
+
+    /// How the calls stand.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.gate.stats()
     }
 
     async fn attempt(
         &self,
         call: &Outgoing<'_>,
-        target: &Target<'_>,
-        prepared: &Prepared,
+        ready: Ready<'_>,
+        pass: &mut Pass<'_>,
         written: &AtomicU64,
     ) -> End {
-        let deadline = Instant::now() + call.timeout;
-        let Shared {
-            settings,
-            pool,
-            calls,
-        } = &*self.shared;
-        let Ok(_permit) = calls.acquire().await else {
-            return End::NotSent("Qbox is stopping".to_owned());
-        };
-        let key = Key::new(call.via, place(call, target));
-        if let Some(mut stream) = pool.take(&key) {
-            let result = exchange(&mut stream, prepared, settings.response_body, written).await;
+        let Ready {
+            target,
+            prepared,
+            key,
+            deadline,
+        } = ready;
+        let Shared { settings, pool, .. } = &*self.shared;
+        if let Some(mut stream) = pool.take(key) {
+            let result = exchange(&mut stream, &prepared, settings.response_body, written).await;
             if result.is_ok() || written.load(Ordering::Relaxed) > 0 {
+                pass.connected();
                 return self.finish(result, key, stream);
             }
         }
-        let mut stream = match connect(settings, call, target, deadline).await {
+        let mut stream = match connect(settings, call, &target, deadline).await {
             Ok(stream) => stream,
-            Err(cause) => return End::NotSent(cause),
+            Err(cause) => {
+                pass.failed(&cause);
+                return End::NotSent(cause);
+            }
         };
-        let result = exchange(&mut stream, prepared, settings.response_body, written).await;
+        pass.connected();
+        let result = exchange(&mut stream, &prepared, settings.response_body, written).await;
         match result {
             Err(fault) if written.load(Ordering::Relaxed) == 0 => End::NotSent(fault.to_string()),
             result => self.finish(result, key, stream),
         }
     }
 
-    fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: Key, stream: TcpStream) -> End {
+    fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: &Key, stream: TcpStream) -> End {
         match result {
             Ok((answer, reuse)) => {
                 if let Reuse::For(said) = reuse {
-                    self.shared.pool.put(key, stream, said);
+                    self.shared.pool.put(key.clone(), stream, said);
                 }
                 End::Answered(answer)
             }
@@ -200,7 +234,15 @@ impl Upstream {
     }
 }
 
-/// What the connection is known by, for the pool and for people.
+/// A call that may go out.
+struct Ready<'a> {
+    target: Target<'a>,
+    prepared: Prepared,
+    key: &'a Key,
+    deadline: Instant,
+}
+
+/// What the connection is known by, for the gate, the pool and for people.
 fn place(call: &Outgoing<'_>, target: &Target<'_>) -> String {
     match call.destination {
         Some(address) => address.to_string(),

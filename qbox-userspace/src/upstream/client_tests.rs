@@ -35,6 +35,7 @@ async fn call(upstream: &Upstream, method: &str, url: &str, body: &'static str) 
             via: &Via::Node,
             destination: None,
             timeout: Duration::from_millis(400),
+            patient: false,
         })
         .await
 }
@@ -94,7 +95,7 @@ async fn a_closed_port_and_an_unknown_name_are_not_sent() {
 }
 
 #[tokio::test]
-async fn no_room_in_time_is_not_sent() {
+async fn no_place_in_time_is_held_back() {
     let (listener, url) = listener().await;
     let settings = Settings {
         max_calls: 1,
@@ -114,9 +115,10 @@ async fn no_room_in_time_is_not_sent() {
             via: &Via::Node,
             destination: None,
             timeout: Duration::from_millis(50),
+            patient: false,
         })
         .await;
-    assert!(matches!(end, End::NotSent(_)), "{end:?}");
+    assert!(matches!(end, End::Held(_)), "{end:?}");
     assert_eq!(first.await.unwrap(), End::TimedOut);
 }
 
@@ -230,6 +232,7 @@ async fn a_forced_destination_keeps_the_host() {
             via: &Via::Node,
             destination: Some(destination),
             timeout: Duration::from_secs(1),
+            patient: false,
         })
         .await;
     assert_eq!(status(&end), 200);
@@ -237,4 +240,96 @@ async fn a_forced_destination_keeps_the_host() {
         service.await.unwrap(),
         "GET / HTTP/1.1\r\nHost: trips.default.svc:8080\r\n\r\n"
     );
+}
+
+/// The breaker that opens at the second failure, for that long.
+fn quick(open_for: u64) -> Upstream {
+    Upstream::new(Settings {
+        breaker: Breaker {
+            failures: 2,
+            open_for: Duration::from_millis(open_for),
+        },
+        ..Settings::default()
+    })
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_let_alone_until_it_is() {
+    let (listener, url) = listener().await;
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let upstream = quick(100);
+    for _ in 0..2 {
+        let end = call(&upstream, "PUT", &url, "").await;
+        assert!(
+            matches!(&end, End::NotSent(cause) if cause.contains("refused")),
+            "{end:?}"
+        );
+    }
+    let end = call(&upstream, "PUT", &url, "").await;
+    let held = |end: &End| matches!(end, End::Held(cause) if cause.contains(&address.to_string()));
+    assert!(held(&end), "{end:?}");
+    let stats = upstream.stats();
+    assert_eq!((stats.opened, stats.held, stats.open.len()), (1, 1, 1));
+    // It comes back.
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _head = read_head(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+        }
+    });
+    let patient = Outgoing {
+        method: "DELETE",
+        url: &url,
+        headers: &[],
+        body: Bytes::new(),
+        via: &Via::Node,
+        destination: None,
+        timeout: Duration::from_secs(2),
+        patient: true,
+    };
+    assert_eq!(status(&upstream.call(patient).await), 200);
+    assert_eq!(status(&call(&upstream, "PUT", &url, "").await), 200);
+    assert_eq!(upstream.stats().open, []);
+}
+
+#[tokio::test]
+async fn what_nobody_knows_stays_unknown_and_opens_no_circuit() {
+    let (listener, url) = listener().await;
+    let upstream = quick(60_000);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(listener.accept().await.unwrap());
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(call(&upstream, "PUT", &url, "").await, End::TimedOut);
+    }
+    assert_eq!(upstream.stats().opened, 0);
+}
+
+#[tokio::test]
+async fn who_waited_for_a_place_has_half_of_its_time_left() {
+    let (listener, url) = listener().await;
+    let upstream = Upstream::new(Settings {
+        max_calls_per_upstream: 1,
+        ..Settings::default()
+    });
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(listener.accept().await.unwrap());
+        }
+    });
+    // Each takes the place for 400 ms; whoever comes meanwhile waits for 200 ms at the most.
+    let (a, b) = tokio::join!(call(&upstream, "PUT", &url, ""), call(&upstream, "PUT", &url, ""));
+    assert_eq!(a, End::TimedOut);
+    assert!(
+        matches!(&b, End::Held(cause) if cause.starts_with("as many calls as may be are in flight to ")),
+        "{b:?}"
+    );
+    assert_eq!(upstream.stats().in_flight, 0);
 }

@@ -2,19 +2,23 @@
 //! HTTP/1.1 client for the requests that are Qbox's own.
 //!
 //! Knows no saga. Its one error type is [`End`]: every way in which a call can end is a value that the caller must
-//! tell apart, above all "not a byte left" ([`End::NotSent`]) from "nobody knows" ([`End::TimedOut`], [`End::Broken`]).
+//! tell apart, above all "not a byte left" ([`End::NotSent`], [`End::Held`]) from "nobody knows" ([`End::TimedOut`], [`End::Broken`]).
 //!
 //! The client is our own, on httparse, and not hyper's: hyper's keeps neither the order nor the case of header names,
 //! which a forwarded trigger and a reply that is passed on owe to both ends, and it can't say whether a byte was written.
 
 mod body;
+mod circuit;
 mod client;
 mod dial;
 mod exchange;
+mod gate;
 mod pool;
 mod resolve;
 mod target;
 
+pub use circuit::Breaker;
 pub use client::{Answer, End, Outgoing, Settings, Upstream};
 pub use dial::{MARK, Via, dial};
+pub use gate::{OpenCircuit, Stats};
 pub use resolve::{Hosts, resolve};

@@ -26,6 +26,11 @@ impl Key {
         };
         Self { namespace, place }
     }
+
+    /// For people.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,7 @@
 //! runner → { journal, saga, upstream }    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common
 //! netns, config: leaves (config fills saga's plan)
+//! sim → saga, config, journal: tests alone
 //! ```
 
 pub mod admin;
@@ -21,4 +22,6 @@ pub mod netns;
 pub mod proxy;
 pub mod runner;
 pub mod saga;
+#[cfg(test)]
+mod sim;
 pub mod upstream;

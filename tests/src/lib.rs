@@ -14,6 +14,7 @@
 mod admin;
 mod cgroup;
 pub mod demo;
+mod dialler;
 mod explicit;
 mod leftovers;
 mod netns;
@@ -26,6 +27,7 @@ mod service;
 mod world;
 
 pub use admin::{Admin, Answer};
+pub use dialler::Dialler;
 pub use explicit::ExplicitWorld;
 pub use leftovers::sweep;
 pub use netns::Namespace;

@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod lint;
 mod run;
+mod sim;
 mod test;
 mod toolchain;
 mod tools;
@@ -31,6 +32,8 @@ enum Task {
     BuildEbpf,
     /// Check formatting, clippy and the rules of the rooms.
     Lint,
+    /// Walk every way a saga can go, with crashes at every event; ends with a line `N violations`, and status 0 only at 0.
+    Sim(sim::Sim),
     /// Build, then run every test; the end-to-end ones need root.
     Test,
     /// Measure, in release mode and on this machine's disk.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
         Task::Bench { what } => bench::run(what),
         Task::Lint => lint::run(),
+        Task::Sim(sim) => sim::run(&sim),
         Task::Test => test::run(),
         Task::Run { once, explicit } => run::run(once, explicit),
     };

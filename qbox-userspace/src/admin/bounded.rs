@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Connections of one listener at once.
 const CONNECTIONS: usize = 64;
-/// How long a client may be silent, in the middle of a request or between two.
+/// How long a client may be silent: send nothing, and take nothing that is sent to it.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// See the module.
@@ -90,7 +90,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(context, bytes));
+        // Who takes what it has asked for is not silent: it may follow events for as long as it likes.
+        self.silence.as_mut().reset(Instant::now() + SILENCE);
+        Poll::Ready(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,6 +23,9 @@ pub(super) struct FilterQuery {
 }
 
 impl FilterQuery {
+    /// The parameters' names.
+    pub(super) const NAMES: [&str; 6] = ["state", "name", "step", "upstream", "older_than", "younger_than"];
+
     /// Takes in one parameter; the error says that there is none of that name.
     pub(super) fn set(&mut self, key: &str, value: String) -> Result<(), String> {
         let place = match key {

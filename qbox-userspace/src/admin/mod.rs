@@ -6,18 +6,23 @@
 
 mod actions;
 mod bounded;
+mod events;
 mod filter;
+mod history;
+mod list;
 mod metrics;
 mod peer;
 mod problem;
+mod query;
 mod routes;
 mod socket;
 mod token;
 mod view;
 
+pub use history::{EventView, SagaView, StepView};
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
-pub use view::{Capture, EventView, Pod, SagaView, Status, definition};
+pub use view::{Capture, Pod, Status, definition};
 
 use crate::runner::Runner;
 use std::io;
@@ -176,6 +181,7 @@ impl Admin {
             node,
             address,
             token,
+            followers: events::Followers::new(),
         });
         let thread = std::thread::Builder::new()
             .name("qbox-admin".to_owned())

@@ -3,24 +3,26 @@
 use super::Node;
 use super::actions;
 use super::bounded::Bounded;
-use super::filter::FilterQuery;
+use super::events::{Followers, events};
+use super::history::SagaView;
+use super::list;
 use super::peer::Peer;
 use super::problem::problem;
 use super::token::Token;
-use super::view::{Pod, SagaView, Status};
+use super::view::{Pod, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub(super) struct Shared {
@@ -28,11 +30,11 @@ pub(super) struct Shared {
     pub(super) node: Node,
     pub(super) address: SocketAddr,
     pub(super) token: Option<Token>,
+    pub(super) followers: Followers,
 }
 
-/// How many sagas a list holds, unless asked for fewer or more; and the most.
-const LIST: usize = 100;
-const MAX_LIST: usize = 1000;
+/// How long those who follow events may take to learn of the end.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Serves until `stopped` resolves. Requests in flight are given up then: a decision among them
 /// may have been taken, as its saga's history says.
@@ -48,10 +50,11 @@ pub(super) async fn serve(
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/pods", get(pods))
-        .route("/api/v1/sagas", get(sagas))
+        .route("/api/v1/sagas", get(list::sagas))
         // One pattern for both: the second is an action's name.
         .route("/api/v1/sagas/{id}", get(saga).post(actions::all))
         .route("/api/v1/sagas/{id}/{action}", post(actions::one))
+        .route("/api/v1/events", get(events))
         .route("/api/v1/definitions", get(definitions))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
         .layer(DefaultBodyLimit::max(actions::LONGEST))
@@ -60,7 +63,9 @@ pub(super) async fn serve(
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
     let unix = unix.map(tokio::net::UnixListener::from_std).transpose()?;
     // The Unix socket is guarded by its mode.
-    let guarded = routes.clone().layer(from_fn_with_state(shared, guard));
+    let guarded = routes
+        .clone()
+        .layer(from_fn_with_state(Arc::clone(&shared), guard));
     tokio::select! {
         result = async { axum::serve(Bounded::new(tcp), guarded.into_make_service_with_connect_info::<Peer>()).await } => result,
         result = async {
@@ -69,7 +74,11 @@ pub(super) async fn serve(
                 None => std::future::pending().await,
             }
         } => result,
-        _ = stopped => Ok(()),
+        _ = async {
+            drop(stopped.await);
+            // Those who follow are told of the end; a client that takes nothing is not waited for.
+            drop(tokio::time::timeout(LAST_WORD, shared.followers.end()).await);
+        } => Ok(()),
     }
 }
 
@@ -172,23 +181,6 @@ async fn status(State(shared): Asked) -> Response {
 async fn pods(State(shared): Asked) -> Json<Value> {
     let (captured, uncaptured) = shared.pods();
     Json(json!({ "pods": captured, "uncaptured": uncaptured }))
-}
-
-#[derive(Deserialize)]
-struct Limit {
-    limit: Option<usize>,
-}
-
-async fn sagas(
-    State(shared): Asked,
-    Query(Limit { limit }): Query<Limit>,
-    Query(filter): Query<FilterQuery>,
-) -> Response {
-    let limit = limit.unwrap_or(LIST).min(MAX_LIST);
-    match filter.filter() {
-        Ok(filter) => Json(json!({ "sagas": shared.runner.sagas(&filter, limit) })).into_response(),
-        Err(wrong) => problem(StatusCode::BAD_REQUEST, &wrong),
-    }
 }
 
 async fn saga(State(shared): Asked, Path(id): Path<String>) -> Response {

@@ -351,3 +351,210 @@ async fn over_tcp_a_token_is_asked_where_there_is_one() {
         "the socket is its owner's alone"
     );
 }
+
+/// A plan whose first step is done and undone, since its second one is refused.
+async fn refused() -> ((Arc<crate::saga::Plan>, crate::saga::PlanHash), [Service; 2]) {
+    let hotel = Service::willing().await;
+    let car = Service::start(|_| Act::Answer(409, "{\"error\":\"no cars\"}")).await;
+    let text = format!(
+        "name = \"book-trip\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
+         [[step]]\nname = \"hotel\"\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n\
+         [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"{}\" }}\n\
+         [[step]]\nname = \"car\"\nafter = [\"hotel\"]\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n",
+        hotel.url("/7"),
+        hotel.url("/7/undo"),
+        car.url("/7"),
+    );
+    (plan(&text), [hotel, car])
+}
+
+#[tokio::test]
+async fn a_history_says_how_long_what_took_and_why_it_failed() {
+    let (saga, _services) = refused().await;
+    let runner = runner();
+    let (admin, _folder) = start(&runner, node());
+    let handle = testing::start(&runner, &saga, trigger("7", None, "")).unwrap();
+    let id = handle.id;
+    handle.reply().await.unwrap();
+    runner.drain(std::time::Duration::from_secs(10)).await;
+    let (_, saga) = get(&admin, &format!("/api/v1/sagas/{id}"));
+    let steps: Vec<_> = saga["steps"].as_array().unwrap().iter().collect();
+    let state = |step: usize| {
+        let step = &steps[step];
+        (
+            step["state"].as_str(),
+            step["attempts"].as_u64(),
+            step["compensations"].as_u64(),
+        )
+    };
+    assert_eq!(state(0), (Some("undone"), Some(1), Some(1)));
+    assert_eq!(state(1), (Some("not_applied"), Some(1), Some(0)));
+    let events = saga["events"].as_array().unwrap();
+    let ended: Vec<_> = events.iter().filter(|event| event["kind"] == "ended").collect();
+    let took: u64 = ended.iter().map(|event| event["took_us"].as_u64().unwrap()).sum();
+    let steps_took: u64 = steps.iter().map(|step| step["took_us"].as_u64().unwrap()).sum();
+    assert_eq!(took, steps_took);
+    let bodies: Vec<_> = ended.iter().map(|event| event["body"].as_str()).collect();
+    assert_eq!(
+        bodies,
+        [None, Some("{\"error\":\"no cars\"}"), None],
+        "only what failed is shown"
+    );
+}
+
+#[tokio::test]
+async fn events_are_told_as_they_happen() {
+    let (saga, _services) = refused().await;
+    let runner = runner();
+    let (admin, _folder) = start(&runner, node());
+    let run = async |id: &str| {
+        let handle = testing::start(&runner, &saga, trigger(id, None, "")).unwrap();
+        let id = handle.id;
+        handle.reply().await.unwrap();
+        id.to_string()
+    };
+    let first = run("7").await;
+    let path = admin.socket().unwrap().to_owned();
+    let follow = move |query: &str| {
+        let stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        write!(
+            &stream,
+            "GET /api/v1/events?{query} HTTP/1.0\r\nHost: localhost\r\n\r\n"
+        )
+        .unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
+        assert!(lines.next().unwrap().unwrap().contains("200"));
+        let head = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty());
+        assert_eq!(
+            head.filter(|line| line == "content-type: application/x-ndjson")
+                .count(),
+            1
+        );
+        lines
+            .map_while(Result::ok)
+            .map(|line| serde_json::from_str::<Value>(&line).unwrap())
+    };
+    let mut following = follow("follow=1&limit=1000");
+    let kinds = |events: &[Value]| -> Vec<String> {
+        let kinds = events
+            .iter()
+            .map(|event| event["kind"].as_str().unwrap().to_owned());
+        kinds.collect()
+    };
+    let until_ended = |following: &mut dyn Iterator<Item = Value>| {
+        let mut events: Vec<Value> = Vec::new();
+        while events.last().is_none_or(|last| last["kind"] != "replied") {
+            events.push(following.next().expect("it goes on"));
+        }
+        events
+    };
+    let told = until_ended(&mut following);
+    assert!(
+        told.iter()
+            .all(|event| event["saga"] == first && event["name"] == "book-trip")
+    );
+    let wanted = [
+        "began",
+        "sending",
+        "ended",
+        "sending",
+        "ended",
+        "step_failed",
+        "failed",
+        "compensating",
+        "sending",
+        "ended",
+        "undone",
+        "compensated",
+        "replied",
+    ];
+    assert_eq!(kinds(&told), wanted);
+    let second = run("8").await;
+    let (told, mut following) = tokio::task::spawn_blocking(move || (until_ended(&mut following), following))
+        .await
+        .unwrap();
+    assert_eq!(kinds(&told), wanted, "what follows is what happened");
+    assert!(told.iter().all(|event| event["saga"] == second));
+    // Without following it ends by itself; the newest are shown, the oldest of them first.
+    let newest: Vec<Value> = follow("limit=2&name=book-trip").collect();
+    assert_eq!(kinds(&newest), ["compensated", "replied"]);
+    assert_eq!(follow("state=stuck").count(), 0);
+    // Every place is taken, and then one is free again.
+    let held: Vec<_> = (0..15).map(|_| follow("follow=1")).collect();
+    let (status, problem) = get(&admin, "/api/v1/events");
+    assert_eq!((status, &problem["status"]), (503, &503.into()));
+    drop(held);
+    drop(admin);
+    assert_eq!(following.next(), None, "the API's end is the answer's end");
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_read_is_named() {
+    let (admin, _folder) = start(&runner(), node());
+    for (query, parameter) in [
+        ("/api/v1/sagas?limit=0", "limit"),
+        ("/api/v1/sagas?limit=1001", "limit"),
+        ("/api/v1/sagas?state=stucked", "state"),
+        ("/api/v1/sagas?colour=red", "colour"),
+        ("/api/v1/sagas?sort=age", "sort"),
+        ("/api/v1/sagas?cursor=7", "cursor"),
+        ("/api/v1/events?follow=perhaps", "follow"),
+        ("/api/v1/events?older_than=10", "older_than"),
+    ] {
+        let (status, problem) = get(&admin, query);
+        assert_eq!(
+            (status, &problem["parameter"]),
+            (400, &parameter.into()),
+            "{query}: {problem}"
+        );
+        assert_eq!(problem["title"], "Bad Request");
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_on_one_another() {
+    let hotel = Service::willing().await;
+    let saga = plan(&format!(
+        "name = \"x\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
+         [[step]]\nname = \"hotel\"\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n",
+        hotel.url("/7")
+    ));
+    let runner = runner();
+    let (admin, _folder) = start(&runner, node());
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let handle = testing::start(&runner, &saga, trigger(&n.to_string(), None, "")).unwrap();
+        ids.push(handle.id.to_string());
+        handle.reply().await.unwrap();
+    }
+    runner.drain(std::time::Duration::from_secs(10)).await;
+    for (sort, descending) in [
+        ("arrived", false),
+        ("-arrived", true),
+        ("ended", false),
+        ("-name", true),
+    ] {
+        let (mut found, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let (status, page) = get(
+                &admin,
+                &format!("/api/v1/sagas?limit=2&sort={sort}&cursor={cursor}"),
+            );
+            assert_eq!(status, 200, "{page}");
+            let sagas = page["sagas"].as_array().unwrap();
+            found.extend(sagas.iter().map(|saga| saga["id"].as_str().unwrap().to_owned()));
+            pages += 1;
+            match page["next"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => break,
+            }
+        }
+        if descending {
+            found.reverse();
+        }
+        assert_eq!((found, pages), (ids.clone(), 3), "{sort}");
+    }
+}

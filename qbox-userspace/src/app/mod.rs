@@ -12,9 +12,9 @@ mod signals;
 use crate::admin::{self, Admin, Node};
 use crate::config::{self, CaptureMode, Config, Loaded, Store};
 use crate::gateway::{self, Definition, Gateway};
-use crate::journal::{Durable, Journal, Memory, OpenError, Retention, durable};
+use crate::journal::{Durable, Journal, Memory, OpenError, Page, Retention, durable};
 use crate::proxy::{self, Proxy};
-use crate::runner::{self, Filter, Recovered, Retain, Runner};
+use crate::runner::{self, Filter, Recovered, Retain, Runner, State};
 use crate::saga::{Plan, Secrets};
 use crate::upstream::{self, Breaker, Hosts, Upstream};
 use anyhow::{Context, bail};
@@ -157,10 +157,14 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
 
 /// Names the sagas that are cut off: without a durable journal nobody else knows of them once this process is gone.
 fn name_left(runner: &Runner, store: Store) {
+    let open = Filter {
+        states: vec![State::Waiting, State::Running, State::Compensating, State::Stuck],
+        ..Filter::default()
+    };
+    // Those are all at hand: nothing is read that could fail.
     let left = runner
-        .sagas(&Filter::default(), usize::MAX)
-        .into_iter()
-        .filter(|saga| saga.ended.is_none());
+        .sagas(&open, &Page::youngest(usize::MAX))
+        .unwrap_or_default();
     for runner::Summary { id, name, state, .. } in left {
         match store {
             Store::Disk => {

@@ -4,14 +4,16 @@ use crate::admin::read_token;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::http::uri::Authority;
-use hyper::{Request, StatusCode, Uri, header};
+use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,7 +21,11 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A list of 1,000 sagas, or one saga of a thousand large answers.
 const LONGEST_ANSWER: usize = 64 << 20;
+/// One event of a saga.
+const LONGEST_LINE: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where events are followed, Qbox sends an empty line every 10 s.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A running Qbox's admin API.
 #[derive(Debug, Clone)]
@@ -78,18 +84,69 @@ impl Client {
     /// # Errors
     /// No Qbox answers there, or not with success, or not with what was expected.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let answer = tokio::time::timeout(PATIENCE, self.exchange(path)).await;
-        let (status, body) = answer.with_context(|| {
-            format!(
-                "Qbox took the connection at {} and gave no answer in {PATIENCE:?}",
-                self.place
-            )
-        })??;
+        let (status, body) = self.in_time(self.exchange(path)).await?;
         if !status.is_success() {
             bail!("{}", self.refusal(status, path, &body));
         }
         serde_json::from_slice(&body)
             .with_context(|| format!("what Qbox answered to {path} is not what this version of `qbox` reads"))
+    }
+
+    /// GETs `path` and hands on each line that is not empty, until `each` breaks off or Qbox ends, however it does.
+    ///
+    /// # Errors
+    /// No Qbox answers there, or not with success, or it falls silent.
+    pub(super) async fn lines(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut response = self.in_time(self.send(path)).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = self.in_time(whole(response, path)).await?;
+            bail!("{}", self.refusal(status, path, &body));
+        }
+        let mut rest: Vec<u8> = Vec::new();
+        loop {
+            let Ok(frame) = tokio::time::timeout(SILENCE, response.frame()).await else {
+                bail!("Qbox at {} has said nothing for {SILENCE:?}", self.place);
+            };
+            // Killed or stopped: either way there is no more to be told.
+            let Some(Ok(frame)) = frame else {
+                return Ok(());
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            rest.extend_from_slice(&data);
+            let whole = rest
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
+            let lines: Vec<u8> = rest.drain(..whole).collect();
+            if rest.len() > LONGEST_LINE {
+                bail!("Qbox at {} answered with a line that does not end", self.place);
+            }
+            for line in String::from_utf8_lossy(&lines)
+                .lines()
+                .filter(|line| !line.is_empty())
+            {
+                if each(line).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        answer.with_context(|| {
+            format!(
+                "Qbox took the connection at {} and gave no answer in {PATIENCE:?}",
+                self.place
+            )
+        })?
     }
 
     /// What an answer other than success says: the problem's detail (RFC 9457), or else the body.
@@ -110,11 +167,17 @@ impl Client {
     }
 
     async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes)> {
+        let response = self.send(path).await?;
+        Ok((response.status(), whole(response, path).await?))
+    }
+
+    /// Asks, and waits for the head of the answer.
+    async fn send(&self, path: &str) -> Result<Response<Incoming>> {
         match &self.place {
             Place::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(socket, &error))?;
-                self.ask(stream, "localhost", path).await
+                self.send_over(stream, "localhost", path).await
             }
             Place::Tcp(authority) => {
                 let address = (
@@ -123,35 +186,30 @@ impl Client {
                 );
                 let stream = TcpStream::connect(address).await;
                 let stream = stream.with_context(|| format!("no Qbox answers at http://{authority}"))?;
-                self.ask(stream, authority.as_str(), path).await
+                self.send_over(stream, authority.as_str(), path).await
             }
         }
     }
 
-    async fn ask<S>(&self, stream: S, host: &str, path: &str) -> Result<(StatusCode, Bytes)>
+    async fn send_over<S>(&self, stream: S, host: &str, path: &str) -> Result<Response<Incoming>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer's body, or with this process. What goes wrong with it the body says.
+        tokio::spawn(async move { drop(connection.await) });
         let mut request = Request::get(path).header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Empty::<Bytes>::new())?;
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("the answer to {path}: {error}"))?;
-            anyhow::Ok((status, body.to_bytes()))
-        };
-        tokio::pin!(answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            // The connection may end first, the whole answer being read already.
-            _ = connection => answer.await,
-        }
+        Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?)
     }
+}
+
+async fn whole(response: Response<Incoming>, path: &str) -> Result<Bytes> {
+    let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("the answer to {path}: {error}"))?;
+    Ok(body.to_bytes())
 }
 
 fn refused(socket: &Path, error: &io::Error) -> anyhow::Error {

@@ -7,6 +7,10 @@ mod check;
 mod client;
 mod exec;
 mod show;
+mod tail;
+mod time;
+mod timeline;
+mod which;
 
 use crate::{app, saga};
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +20,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use which::Which;
 
 /// Sagas for services that know nothing of them: a plain HTTP request becomes all or nothing.
 #[derive(Debug, Parser)]
@@ -49,15 +54,41 @@ struct Run {
 
 #[derive(Debug, Subcommand)]
 enum Sagas {
-    /// The youngest sagas, youngest first.
+    /// Sagas, youngest first: those in flight, and those that have ended as long as the journal keeps them.
     List {
+        #[command(flatten)]
+        which: Which,
+        /// By `arrived`, `ended` or `name`; with `-` before it, the last first.
+        #[arg(
+            long,
+            value_name = "KEY",
+            default_value = "-arrived",
+            allow_hyphen_values = true
+        )]
+        sort: String,
         /// How many at most.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Go on behind a page: the `next` that it ended with.
+        #[arg(long, value_name = "NEXT")]
+        cursor: Option<String>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// The newest events of all sagas, one a line (with --json one JSON object a line).
+    Tail {
+        #[command(flatten)]
+        which: Which,
+        /// Go on with what happens from now on, until Ctrl-C or Qbox's end.
+        #[arg(long, short)]
+        follow: bool,
+        /// How many of the newest to begin with: at most 1000, of this run of Qbox.
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
         #[command(flatten)]
         asking: Asking,
     },
-    /// One saga, with all that happened to it.
+    /// One saga, with all that happened to it: where its time went, and each attempt with its answer.
     Show {
         /// Its id, as X-Qbox-TransactionID of its reply has it.
         id: saga::SagaId,
@@ -151,11 +182,29 @@ pub fn main() -> ExitCode {
             .running
             .client()
             .and_then(|client| exec::exec(exec.pod.as_deref(), &client, &exec.command)),
-        Command::Sagas(Sagas::List { limit, asking }) => {
-            ask(&asking, &format!("/api/v1/sagas?limit={limit}"), show::sagas)
+        Command::Sagas(Sagas::List {
+            which,
+            sort,
+            limit,
+            cursor,
+            asking,
+        }) => {
+            let place = which::pairs(&[("sort", Some(&sort)), ("cursor", cursor.as_ref())]);
+            let path = format!("/api/v1/sagas?limit={limit}{place}{}", which.query());
+            ask(&asking, &path, show::sagas)
+        }
+        Command::Sagas(Sagas::Tail {
+            which,
+            follow,
+            limit,
+            asking,
+        }) => {
+            let follow_too = if follow { "&follow=1" } else { "" };
+            let path = format!("/api/v1/events?limit={limit}{follow_too}{}", which.query());
+            tail::tail(&asking, &path, follow)
         }
         Command::Sagas(Sagas::Show { id, asking }) => {
-            ask(&asking, &format!("/api/v1/sagas/{id}"), show::saga)
+            ask(&asking, &format!("/api/v1/sagas/{id}"), timeline::saga)
         }
         Command::Status(Status { asking }) => ask(&asking, "/api/v1/status", show::status),
     };

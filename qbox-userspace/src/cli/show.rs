@@ -1,28 +1,45 @@
 //! The API's JSON as text for people. What is missing in the JSON is left out: a newer or older Qbox may be asked.
 
+use super::time::{moment, span};
 use crate::saga::Timestamp;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt::Write;
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or("-")
+/// A text that a terminal takes for nothing but text: URLs, bodies and reasons are other people's.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let written = text.chars().map(|c| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    Cow::Owned(written.collect())
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+/// A text of `value`; `-` where it has none.
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> Cow<'a, str> {
+    plain(value.get(key).and_then(Value::as_str).unwrap_or("-"))
+}
+
+/// A number of `value`.
+pub(super) fn number(value: &Value, key: &str) -> Option<u64> {
+    value.get(key).and_then(Value::as_u64)
+}
+
+/// A list of `value`; empty where it has none.
+pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value
         .get(key)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }
 
-fn moment(value: &Value, key: &str) -> Option<Timestamp> {
-    value.get(key).and_then(Value::as_u64).map(Timestamp)
-}
-
 /// How long the saga took; `-` while it runs.
 fn took(saga: &Value) -> String {
-    match (moment(saga, "arrived"), moment(saga, "ended")) {
-        (Some(arrived), Some(ended)) => format!("{:.1?}", ended.since(arrived)),
+    match (number(saga, "arrived"), number(saga, "ended")) {
+        (Some(arrived), Some(ended)) => span(ended.saturating_sub(arrived)),
         _ => "-".to_owned(),
     }
 }
@@ -31,34 +48,39 @@ fn took(saga: &Value) -> String {
 pub(super) fn sagas(answer: &Value) -> String {
     let rows = list(answer, "sagas").iter().map(|saga| {
         [
-            text(saga, "id").to_owned(),
-            text(saga, "name").to_owned(),
-            text(saga, "state").to_owned(),
+            text(saga, "id").into_owned(),
+            text(saga, "name").into_owned(),
+            state(saga),
+            moment(Timestamp(number(saga, "arrived").unwrap_or_default())),
             took(saga),
-            text(saga, "failed_step").to_owned(),
+            failed(saga),
         ]
     });
-    table(["ID", "NAME", "STATE", "TOOK", "FAILED STEP"], rows)
-}
-
-/// `qbox sagas show`.
-pub(super) fn saga(answer: &Value) -> String {
-    let mut out = format!(
-        "{} {}: {}, took {}\n",
-        text(answer, "name"),
-        text(answer, "id"),
-        text(answer, "state"),
-        took(answer)
-    );
-    if let Some(cause) = answer.get("cause").and_then(Value::as_str) {
-        let _ = writeln!(out, "cause: {cause}");
-    }
-    for event in list(answer, "events") {
-        let offset = event.get("offset_us").and_then(Value::as_u64).unwrap_or_default();
-        let milliseconds = format!("{}.{:03} ms", offset / 1000, offset % 1000);
-        let _ = writeln!(out, "{milliseconds:>14}  {}", text(event, "text"));
+    let mut out = table(["ID", "NAME", "STATE", "ARRIVED", "TOOK", "FAILED STEP"], rows);
+    if answer.get("next").is_some_and(Value::is_string) {
+        let _ = writeln!(out, "more: --cursor {}", text(answer, "next"));
     }
     out
+}
+
+/// The steps that are stuck, or else the one that failed.
+fn failed(saga: &Value) -> String {
+    let stuck: Vec<_> = list(saga, "stuck")
+        .iter()
+        .map(|stuck| text(stuck, "step"))
+        .collect();
+    match stuck.is_empty() {
+        true => text(saga, "failed_step").into_owned(),
+        false => stuck.join(", "),
+    }
+}
+
+/// The state, and whether an operator holds it.
+fn state(saga: &Value) -> String {
+    match saga.get("paused").and_then(Value::as_bool) {
+        Some(true) => format!("{}, paused", text(saga, "state")),
+        _ => text(saga, "state").into_owned(),
+    }
 }
 
 /// `qbox status`.
@@ -66,7 +88,7 @@ pub(super) fn status(answer: &Value) -> String {
     let count = |place: &str| answer.pointer(place).and_then(Value::as_u64).unwrap_or_default();
     let capture = answer.get("capture").unwrap_or(&Value::Null);
     let mut out = format!("qbox {}, process {}\n", text(answer, "version"), count("/pid"));
-    let _ = match text(capture, "mode") {
+    let _ = match &*text(capture, "mode") {
         "ebpf" => writeln!(
             out,
             "captures the pods below {} ({} now)",
@@ -110,7 +132,7 @@ pub(super) fn status(answer: &Value) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -138,24 +160,22 @@ mod tests {
     fn lists_line_up() {
         let answer = json!({ "sagas": [
             { "id": "a", "name": "book-trip", "state": "committed", "arrived": 1000, "ended": 3500 },
-            { "id": "bb", "name": "x", "state": "running", "arrived": 1 },
-        ]});
+            { "id": "bb", "name": "x", "state": "stuck", "arrived": 1, "paused": true,
+              "failed_step": "car", "stuck": [{ "step": "hotel" }, { "step": "flight" }] },
+        ], "next": "bb" });
         assert_eq!(
             sagas(&answer),
-            "ID  NAME       STATE      TOOK   FAILED STEP\n\
-             a   book-trip  committed  2.5ms  -\n\
-             bb  x          running    -      -\n"
+            "ID  NAME       STATE          ARRIVED                   TOOK   FAILED STEP\n\
+             a   book-trip  committed      1970-01-01T00:00:00.001Z  2.5ms  -\n\
+             bb  x          stuck, paused  1970-01-01T00:00:00.000Z  -      hotel, flight\n\
+             more: --cursor bb\n"
         );
     }
 
     #[test]
-    fn a_history_reads_from_top_to_bottom() {
-        let answer = json!({ "id": "a", "name": "book-trip", "state": "compensated", "cause": "car: answered 409",
-            "arrived": 0, "ended": 12_000, "events": [{ "offset_us": 1042, "text": "hotel: transaction sent" }] });
-        assert_eq!(
-            saga(&answer),
-            "book-trip a: compensated, took 12.0ms\ncause: car: answered 409\n      1.042 ms  hotel: transaction sent\n"
-        );
+    fn nothing_reaches_the_terminal_but_text() {
+        assert_eq!(plain("a\u{1b}[2J\nb\u{9b}"), "a\\u{1b}[2J\\nb\\u{9b}");
+        assert_eq!(plain("Zürich → 旅"), "Zürich → 旅");
     }
 
     #[test]

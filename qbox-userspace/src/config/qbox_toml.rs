@@ -82,7 +82,7 @@ pub struct Explicit {
     pub listen: SocketAddr,
 }
 
-/// `[limits]`. When one is reached the answer is 413 (bodies), 431 (heads), 508 (depth) or 503 with Retry-After.
+/// `[limits]`. When one is reached the answer is 413 (bodies), 431 or 414 (heads), 508 (depth) or 503 with Retry-After.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a trigger's body.

@@ -1,6 +1,6 @@
 //! A journal in this process's memory: durable for as long as the process lives. Bounded in sagas and in bytes.
 
-use super::{History, Journal, JournalError, Pending, Position};
+use super::{History, Journal, JournalError, Outline, Page, Pending, Place, Position, Query};
 use crate::saga::{AttemptEnd, Event, Headers, Plan, PlanHash, SagaId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,7 @@ struct State {
     open: usize,
     finished: VecDeque<(SagaId, Instant)>,
     finished_bytes: usize,
+    keys: HashMap<[u8; 32], SagaId>,
     plans: HashMap<PlanHash, Arc<Plan>>,
     next: u64,
 }
@@ -51,7 +52,17 @@ struct State {
 struct Kept {
     events: Vec<Event>,
     bytes: usize,
-    ended: bool,
+    ended: Option<Outline>,
+}
+
+impl Kept {
+    /// How it ended, and under which plan it ran.
+    fn ended(&self) -> Option<(&Outline, PlanHash)> {
+        let Some(Event::Began { plan, .. }) = self.events.first() else {
+            return None;
+        };
+        Some((self.ended.as_ref()?, *plan))
+    }
 }
 
 impl Memory {
@@ -79,6 +90,11 @@ impl State {
             }
             if let Some(kept) = self.sagas.remove(saga) {
                 self.finished_bytes = self.finished_bytes.saturating_sub(kept.bytes);
+                if let Some(stamp) = kept.ended.and_then(|ended| ended.stamp)
+                    && self.keys.get(&stamp.key) == Some(saga)
+                {
+                    self.keys.remove(&stamp.key);
+                }
             }
             self.finished.pop_front();
         }
@@ -89,7 +105,7 @@ impl Journal for Memory {
     fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError> {
         let mut state = self.state();
         let have = state.sagas.get(&saga).map_or(0, |k| k.events.len() as u64);
-        let ended = state.sagas.get(&saga).is_some_and(|k| k.ended);
+        let ended = state.sagas.get(&saga).is_some_and(|k| k.ended.is_some());
         if have != first || ended {
             return Err(JournalError::Order { saga, first, have });
         }
@@ -120,17 +136,24 @@ impl Journal for Memory {
         Ok(self.state().plans.get(&hash).cloned())
     }
 
-    fn finish(&self, saga: SagaId) {
+    fn plans(&self) -> Result<Vec<PlanHash>, JournalError> {
+        Ok(self.state().plans.keys().copied().collect())
+    }
+
+    fn finish(&self, ended: Outline) {
         let now = Instant::now();
         let mut guard = self.state();
         let state = &mut *guard;
-        let Some(kept) = state.sagas.get_mut(&saga).filter(|k| !k.ended) else {
+        let Some(kept) = state.sagas.get_mut(&ended.id).filter(|k| k.ended.is_none()) else {
             return;
         };
-        kept.ended = true;
+        if let Some(stamp) = &ended.stamp {
+            state.keys.insert(stamp.key, ended.id);
+        }
         state.finished_bytes += kept.bytes;
         state.open = state.open.saturating_sub(1);
-        state.finished.push_back((saga, now));
+        state.finished.push_back((ended.id, now));
+        kept.ended = Some(ended);
         state.evict(&self.retention, now);
     }
 
@@ -143,7 +166,7 @@ impl Journal for Memory {
         let mut open: Vec<History> = state
             .sagas
             .iter()
-            .filter(|(_, kept)| !kept.ended)
+            .filter(|(_, kept)| kept.ended.is_none())
             .map(|(saga, kept)| History {
                 saga: *saga,
                 events: kept.events.clone(),
@@ -153,19 +176,32 @@ impl Journal for Memory {
         Box::new(open.into_iter().map(Ok))
     }
 
-    fn finished(&self, limit: usize) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
+    fn ended(&self, saga: SagaId) -> Result<Option<Outline>, JournalError> {
+        Ok(self.state().sagas.get(&saga).and_then(|kept| kept.ended.clone()))
+    }
+
+    fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
         let state = self.state();
-        let finished: Vec<History> = state
-            .finished
-            .iter()
-            .rev()
-            .take(limit)
-            .filter_map(|(saga, _)| {
-                let events = state.sagas.get(saga)?.events.clone();
-                Some(History { saga: *saga, events })
-            })
+        let found = state.keys.get(key).and_then(|saga| {
+            let stamp = state.sagas.get(saga)?.ended.as_ref()?.stamp?;
+            Some((*saga, stamp.payload))
+        });
+        Ok(found)
+    }
+
+    fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
+        let state = self.state();
+        let mut ended: Vec<&Outline> = state
+            .sagas
+            .values()
+            .filter_map(Kept::ended)
+            .filter(|(saga, plan)| query.admits(saga, *plan))
+            .map(|(saga, _)| saga)
             .collect();
-        Box::new(finished.into_iter().map(Ok))
+        page.cut(&mut ended, |saga| {
+            Place::new(page.sort, saga.id, Some(saga.ended), &saga.name)
+        });
+        Ok(ended.into_iter().cloned().collect())
     }
 }
 
@@ -190,7 +226,7 @@ fn weight(event: &Event) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{Request, StepId, Timestamp, Trigger};
+    use crate::saga::{Request, SagaState, StepId, Timestamp, Trigger};
 
     fn began(saga: SagaId, body: usize) -> Event {
         Event::Began {
@@ -211,6 +247,23 @@ mod tests {
                 depth: 0,
             },
             at: Timestamp(0),
+        }
+    }
+
+    fn ended(saga: SagaId) -> Outline {
+        Outline {
+            id: saga,
+            name: "x".to_owned(),
+            state: SagaState::Committed,
+            began: Timestamp(0),
+            ended: Timestamp(1),
+            failed_step: None,
+            cause: None,
+            replied: None,
+            stamp: Some(crate::journal::Stamp {
+                key: [7; 32],
+                payload: [0; 32],
+            }),
         }
     }
 
@@ -240,7 +293,7 @@ mod tests {
             }
         );
         assert_eq!(journal.history(a).unwrap().unwrap().len(), 3);
-        journal.finish(a);
+        journal.finish(ended(a));
         assert!(journal.append(a, 3, &[skipped()]).is_err(), "it has ended");
         let open: Vec<_> = journal.open().map(|h| h.unwrap().saga).collect();
         assert_eq!(open, [b]);
@@ -257,13 +310,19 @@ mod tests {
         for id in 1..=4 {
             let id = SagaId(id);
             journal.append(id, 0, &[began(id, 5_000)]).unwrap();
-            journal.finish(id);
+            journal.finish(ended(id));
         }
         assert!(journal.history(SagaId(2)).unwrap().is_none());
         assert!(journal.history(SagaId(3)).unwrap().is_some());
+        assert_eq!(journal.ended(SagaId(2)).unwrap(), None);
+        assert_eq!(
+            journal.ended_with(&[7; 32]).unwrap(),
+            Some((SagaId(4), [0; 32])),
+            "the youngest's"
+        );
         let big = SagaId(5);
         journal.append(big, 0, &[began(big, 97_000)]).unwrap();
-        journal.finish(big);
+        journal.finish(ended(big));
         assert!(journal.history(SagaId(4)).unwrap().is_none(), "bytes count too");
         assert!(journal.history(big).unwrap().is_some());
         for id in [6, 7] {

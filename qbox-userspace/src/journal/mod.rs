@@ -6,9 +6,11 @@
 //! HTTP and no machine. Errors: [`JournalError`]; after one, the saga in question is to be halted, not gone on with in memory.
 
 pub mod durable;
+mod list;
 mod memory;
 
 pub use durable::{Durable, OpenError};
+pub use list::{Outline, Page, Place, Query, Sort, Stamp};
 pub use memory::{Memory, Retention};
 
 use crate::saga::{Event, Plan, PlanHash, SagaId};
@@ -99,8 +101,15 @@ pub trait Journal: Send + Sync + 'static {
     /// The store's.
     fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError>;
 
-    /// Says that `saga` has ended for good: nothing more will be appended, and its history may be dropped in time.
-    fn finish(&self, saga: SagaId);
+    /// The plans that are kept.
+    ///
+    /// # Errors
+    /// The store's.
+    fn plans(&self) -> Result<Vec<PlanHash>, JournalError>;
+
+    /// Says that a saga has ended for good: nothing more will be appended, and it may be dropped in time. Until then it is
+    /// found by its outline.
+    fn finish(&self, ended: Outline);
 
     /// All events of `saga`, if they are still kept.
     ///
@@ -108,13 +117,30 @@ pub trait Journal: Send + Sync + 'static {
     /// The store's.
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError>;
 
-    /// The sagas that have not ended, oldest first: what a restart has to take up.
+    /// The sagas that have not ended (or not been said to have, see [`Journal::finish`]), oldest first: what a restart has to
+    /// take up.
     ///
     /// An item is an error where that one can't be read; the rest follow.
     fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_>;
 
-    /// The youngest `limit` that have ended and are still kept, those that ended last first. Errors as in [`Journal::open`].
-    fn finished(&self, limit: usize) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_>;
+    /// A saga that has ended and is still kept.
+    ///
+    /// # Errors
+    /// The store's.
+    fn ended(&self, saga: SagaId) -> Result<Option<Outline>, JournalError>;
+
+    /// The youngest saga that has ended, is still kept, and whose trigger had this key; and that trigger's payload.
+    ///
+    /// # Errors
+    /// The store's.
+    fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError>;
+
+    /// Of the sagas that have ended and are still kept, those that `query` admits. One that has ended just now may be missing.
+    /// It may take some 100 ms.
+    ///
+    /// # Errors
+    /// The store's.
+    fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError>;
 
     /// What it has done since it was opened, and has still to do. One that writes to no disk has nothing to tell.
     fn load(&self) -> Load {

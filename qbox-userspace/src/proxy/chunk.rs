@@ -19,10 +19,23 @@ pub(super) struct ChunkError;
 /// Where in the body the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    Size { value: u64, digits: u8 },
-    Extension { count: u32 },
-    SizeLf { value: u64 },
-    Data { left: u64 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
+    /// White space behind the size: an extension follows, or (as old servers pad) the line's end.
+    Padding {
+        count: u32,
+    },
+    Extension {
+        count: u32,
+    },
+    SizeLf {
+        value: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     LineStart,
@@ -98,10 +111,17 @@ impl ChunkScanner {
             }
             (At::Size { digits: 0, .. }, _) => return Err(ChunkError),
             (At::Size { value, .. }, b'\r') => At::SizeLf { value },
-            (At::Size { value, .. }, b';' | b' ' | b'\t') => {
+            (At::Size { value, .. }, b';') => {
                 self.size = value;
                 At::Extension { count: 1 }
             }
+            (At::Size { value, .. }, b' ' | b'\t') => {
+                self.size = value;
+                At::Padding { count: 1 }
+            }
+            (At::Padding { count }, b' ' | b'\t') if count < EXTENSIONS => At::Padding { count: count + 1 },
+            (At::Padding { count }, b';') => At::Extension { count: count + 1 },
+            (At::Padding { .. }, b'\r') => At::SizeLf { value: self.size },
             (At::Extension { .. }, b'\r') => At::SizeLf { value: self.size },
             (At::Extension { count }, b'\t' | b' '..=b'~' | 0x80..) if count < EXTENSIONS => {
                 At::Extension { count: count + 1 }
@@ -168,6 +188,9 @@ mod tests {
             b"-1\r\n",
             b"0x5\r\n",
             b" 5\r\n",
+            b"5 5\r\n",
+            b"5 \tx\r\n",
+            b"5 \n",
             b"5\n",
             b"5\r5",
             b"5;a\nb",

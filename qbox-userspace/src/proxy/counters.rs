@@ -47,7 +47,7 @@ pub struct Errors {
     pub dial: Counter,
     /// 400: a head or body that two readers could take for different messages.
     pub malformed: Counter,
-    /// 431: the head is too long.
+    /// 431 or 414: the head is too long.
     pub head_too_large: Counter,
     /// 413: the body of a request that would have been taken is too long.
     pub body_too_large: Counter,

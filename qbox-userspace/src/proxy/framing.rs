@@ -62,7 +62,7 @@ pub(super) enum Malformed {
     #[error("both Content-Length and Transfer-Encoding")]
     LengthAndCoding,
     /// RFC 9112, 6.3.
-    #[error("invalid or contradicting Content-Length")]
+    #[error("invalid, repeated or contradicting Content-Length")]
     Length,
     /// RFC 9112, 6.3.
     #[error("Transfer-Encoding that does not end in one chunked")]
@@ -70,6 +70,9 @@ pub(super) enum Malformed {
     /// RFC 9112, 6.1.
     #[error("Transfer-Encoding in HTTP/1.0")]
     CodingInHttp10,
+    /// RFC 9110, 9.3.6.
+    #[error("CONNECT with a body")]
+    ConnectBody,
     /// RFC 9112, 3.2.
     #[error("more than one Host")]
     Hosts,
@@ -85,6 +88,8 @@ pub(super) enum Malformed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Fields {
     length: Option<u64>,
+    /// The length is said more than once, each time the same.
+    repeated: bool,
     coding: Coding,
 }
 
@@ -105,15 +110,19 @@ fn fields(headers: &[Header<'_>]) -> Result<Fields, Malformed> {
     let mut found = Fields::default();
     for header in headers {
         if header.name.eq_ignore_ascii_case("content-length") {
-            // A list of equal values is one value (RFC 9110, 8.6).
             for item in header.value.split(|byte| *byte == b',') {
                 let value = decimal(trim(item)).ok_or(Malformed::Length)?;
-                if found.length.is_some_and(|other| other != value) {
-                    return Err(Malformed::Length);
+                match found.length.replace(value) {
+                    Some(other) if other != value => return Err(Malformed::Length),
+                    Some(_) => found.repeated = true,
+                    None => {}
                 }
-                found.length = Some(value);
             }
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            // Folded (responses only): not every reader unfolds.
+            if header.value.contains(&b'\n') {
+                return Err(Malformed::Coding);
+            }
             for item in header.value.split(|byte| *byte == b',') {
                 let item = trim(item);
                 if item.is_empty() {
@@ -144,6 +153,11 @@ pub(super) fn request(http10: bool, headers: &[Header<'_>]) -> Result<(Body, boo
     let fields = fields(headers)?;
     if http10 && fields.coding != Coding::None {
         return Err(Malformed::CodingInHttp10);
+    }
+    // A list of equal values may be refused or replaced by one, but not forwarded (RFC 9110, 8.6); and the bytes of a
+    // request are never changed here.
+    if fields.repeated {
+        return Err(Malformed::Length);
     }
     match fields.coding {
         Coding::None => Ok((Body::Length(fields.length.unwrap_or(0)), false)),
@@ -225,8 +239,8 @@ mod tests {
             (&[][..], Ok((Body::NONE, false))),
             (&[(CL, "0")], Ok((Body::NONE, false))),
             (&[(CL, "42")], Ok((Body::Length(42), false))),
-            (&[(CL, "42"), (CL, "42")], Ok((Body::Length(42), false))),
-            (&[(CL, "42, 42")], Ok((Body::Length(42), false))),
+            (&[(CL, "42"), (CL, "42")], Err(Malformed::Length)),
+            (&[(CL, "42, 42")], Err(Malformed::Length)),
             (&[(CL, "42"), (CL, "43")], Err(Malformed::Length)),
             (&[(CL, "42, 43")], Err(Malformed::Length)),
             (&[(CL, "+42")], Err(Malformed::Length)),
@@ -268,6 +282,9 @@ mod tests {
         let chunked = headers(&[("transfer-encoding", "chunked")]);
         assert_eq!(response(false, 200, false, &length), Ok(Body::Length(5)));
         assert_eq!(response(false, 200, true, &length), Ok(Body::NONE));
+        // A response is not refused for it: its client sees what the service has said.
+        let repeated = headers(&[("content-length", "5, 5"), ("content-length", "5")]);
+        assert_eq!(response(false, 200, false, &repeated), Ok(Body::Length(5)));
         assert_eq!(response(false, 304, false, &length), Ok(Body::NONE));
         assert_eq!(response(false, 204, false, &chunked), Ok(Body::NONE));
         assert_eq!(

@@ -42,6 +42,11 @@ pub(super) fn end(bytes: &[u8], from: usize) -> End {
     End::NotBefore(bytes.len())
 }
 
+/// A first line is whole in these bytes.
+pub(super) fn has_line(bytes: &[u8]) -> bool {
+    memchr(b'\n', bytes.trim_ascii_start_crlf()).is_some()
+}
+
 /// What a relay needs to know of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
@@ -111,6 +116,11 @@ pub(super) fn request(
     if facts.hosts > 1 {
         return Err(Malformed::Hosts.into());
     }
+    let connect = method == "CONNECT";
+    // What follows a CONNECT belongs to the tunnel, or to the next request; a length would have a third reading.
+    if connect && !body.is_done() {
+        return Err(Malformed::ConnectBody.into());
+    }
     let route = if explicit {
         Some(Route::of(method, target, facts.host)?)
     } else {
@@ -121,7 +131,7 @@ pub(super) fn request(
         body,
         coded,
         head: method == "HEAD",
-        connect: method == "CONNECT",
+        connect,
         upgrade: facts.upgrade && facts.connection_upgrade && !http10,
         expects: facts.expects && !http10,
         http10,
@@ -165,7 +175,9 @@ pub(super) struct Response {
 pub(super) fn response(bytes: &[u8], bodiless: bool) -> Result<Response, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // Its framing is the same for every reader (a folded length has none), so it can be followed (RFC 9112, 5.2).
+    config.allow_obsolete_multiline_headers_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut response, bytes, &mut fields) {
         Ok(Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(Malformed::Head(httparse::Error::NewLine)),
@@ -328,6 +340,15 @@ mod tests {
                 .keep
         );
         assert!(response(b"HTTP/1.1 200 OK\nContent-Length: 5\n\n", false).is_err());
+        let folded = response(
+            b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 5\r\n\r\n",
+            false,
+        );
+        assert_eq!(folded.unwrap().body, Body::Length(5));
+        for field in ["Content-Length: 5\r\n 5", "Transfer-Encoding: gzip,\r\n chunked"] {
+            let head = format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n");
+            assert!(response(head.as_bytes(), false).is_err(), "{field:?}");
+        }
         assert!(may_be_response(b"HT") && may_be_response(b"HTTP/1.1 2") && !may_be_response(b"ICY 200"));
     }
 }

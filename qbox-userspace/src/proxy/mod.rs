@@ -40,7 +40,7 @@ use tokio::net::TcpStream;
 /// The proxy's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Bytes of a message's head; a longer one of a request is answered 431.
+    /// Bytes of a message's head; a longer one of a request is answered 431, or 414 if its first line is.
     pub head: usize,
     /// Connections that are open at once; one more is reset, at once.
     pub connections: usize,

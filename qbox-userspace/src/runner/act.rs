@@ -203,7 +203,13 @@ impl Runner {
     /// [`ActError`].
     pub async fn act(&self, id: SagaId, decision: &Decision) -> Result<Summary, ActError> {
         decision.check()?;
-        let entry = self.shared.registry.get(id).ok_or(ActError::Unknown)?;
+        let Some(entry) = self.shared.registry.get(id) else {
+            return Err(match self.shared.journal.ended(id) {
+                Ok(Some(ended)) => ActError::Ended(ended.state.into()),
+                Ok(None) => ActError::Unknown,
+                Err(error) => ActError::Journal(error.to_string()),
+            });
+        };
         self.order(&entry, decision, false).await?;
         Ok(entry.summary())
     }

@@ -2,6 +2,7 @@
 
 use super::describe::Line;
 use super::effects::carry_out;
+use super::feed::Of;
 use super::inbox::Order;
 use super::locks::{Held, Ticket};
 use super::registry::Entry;
@@ -83,7 +84,9 @@ pub(super) fn spawn(
         };
         match drive.run().await {
             Ok(()) => {
-                shared.journal.finish(entry.id);
+                if let Some(outline) = entry.outline() {
+                    shared.journal.finish(outline);
+                }
                 shared.registry.retire(entry);
             }
             Err(error) => guard.halt(&error.to_string()),
@@ -304,7 +307,19 @@ impl<'a> Drive<'a> {
         }
         self.shared.stats.learn(plan, self.began, events);
         self.entry.update(|summary| summary.learn(&self.saga, events));
+        self.shared
+            .feed
+            .events(&self.of(), events, &self.shared.settings.secrets);
         Ok(())
+    }
+
+    /// For those who look on.
+    fn of(&self) -> Of<'_> {
+        Of {
+            saga: self.entry.id,
+            plan: &self.entry.plan,
+            arrived: self.entry.arrived(),
+        }
     }
 
     /// Carries out what has not begun, and says when the machine wants to be woken.
@@ -329,8 +344,9 @@ impl<'a> Drive<'a> {
         }
         if reply && let Some(reply) = self.saga.reply(&self.shared.settings.secrets) {
             let (at, status) = (self.shared.clock.now(), reply.status);
-            self.entry
-                .update(|summary| summary.replied = Some(Replied { at, status }));
+            let replied = Replied { at, status };
+            self.entry.update(|summary| summary.replied = Some(replied));
+            self.shared.feed.replied(&self.of(), replied);
             self.replied = true;
             self.entry.answer(Ok(Arc::new(reply)));
         }
@@ -443,10 +459,7 @@ mod tests {
         let shared = &runner.shared;
         let trigger = trigger("7", None, "");
         let now = shared.clock.now();
-        let admitted = shared
-            .registry
-            .admit(&plan, &trigger, None, now, || Ok(()))
-            .unwrap();
+        let admitted = shared.registry.admit(&plan, None, now, || Ok(())).unwrap();
         let (Admitted::New(entry), _) = admitted else {
             panic!("no key: a new saga");
         };

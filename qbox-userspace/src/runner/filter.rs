@@ -41,7 +41,7 @@ impl Filter {
 }
 
 /// Whether a message of the plan goes to `host`. A forwarded trigger's host is the trigger's.
-fn calls(plan: &Plan, host: &str) -> bool {
+pub(super) fn calls(plan: &Plan, host: &str) -> bool {
     let same = |authority: &str| {
         let bare = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
         authority.eq_ignore_ascii_case(host) || bare.eq_ignore_ascii_case(host)

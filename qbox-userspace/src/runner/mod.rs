@@ -13,8 +13,10 @@ mod clock;
 mod describe;
 mod drive;
 mod effects;
+mod feed;
 mod filter;
 mod inbox;
+mod list;
 mod locks;
 mod recover;
 mod registry;
@@ -22,6 +24,7 @@ mod stats;
 
 pub use act::{ActError, Acted, Action, Decision, NoAction};
 pub use describe::Line;
+pub use feed::{Follower, Happening, KEPT, Next, What};
 pub use filter::{Filter, NoState};
 pub use recover::Recovered;
 pub use registry::{Retain, Sent};
@@ -32,8 +35,9 @@ use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp
 pub use crate::upstream::{OpenCircuit, Stats as Calls};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
+use feed::Feed;
 use locks::Locks;
-use registry::{Admitted, Registry};
+use registry::{Admitted, Entry, Registry};
 use serde::Serialize;
 use stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,7 +50,7 @@ use tokio::sync::{Semaphore, watch};
 pub struct Settings {
     /// Sagas running, compensating, waiting for a lock or stuck at once; a further trigger is [`Refused::Busy`].
     pub in_flight: usize,
-    /// How long finished ones can be asked for, and a key's second trigger gets the first one's reply.
+    /// How many finished ones are at hand without a look into the journal.
     pub retain: Retain,
     /// What nobody who looks on is shown.
     pub secrets: Arc<Secrets>,
@@ -207,6 +211,7 @@ struct Shared {
     locks: Arc<Locks>,
     registry: Registry,
     stats: Stats,
+    feed: Feed,
     room: Arc<Semaphore>,
     /// Sagas that a drain waits for: all in flight but those that wait for an operator.
     active: watch::Sender<usize>,
@@ -226,6 +231,14 @@ pub struct SagaHandle {
 }
 
 impl SagaHandle {
+    fn joined(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            joined: true,
+            outcome: entry.subscribe(),
+        }
+    }
+
     /// Waits for the reply. Dropping the future changes nothing for the saga.
     ///
     /// # Errors
@@ -254,6 +267,7 @@ impl Runner {
                 clock: Clock::new(),
                 locks: Arc::default(),
                 stats: Stats::new(),
+                feed: Feed::new(),
                 room: Arc::new(Semaphore::new(room)),
                 active: watch::Sender::new(0),
                 draining: AtomicBool::new(false),
@@ -298,21 +312,23 @@ impl Runner {
         if shared.draining.load(Ordering::SeqCst) {
             return Err(Refused::Draining);
         }
-        let key = caller_key(plan, &trigger);
+        let stamp = registry::stamp(plan, &trigger);
+        if let Some(stamp) = &stamp
+            && !shared.registry.knows(stamp)
+            && let Some(entry) = self.earlier(stamp)?
+        {
+            return Ok(SagaHandle::joined(&entry));
+        }
         let room = || {
             Arc::clone(&shared.room)
                 .try_acquire_owned()
                 .map_err(|_| Refused::Busy)
         };
         let now = shared.clock.now();
-        let (entry, permit) = match shared.registry.admit(plan, &trigger, key.as_deref(), now, room)? {
+        let (entry, permit) = match shared.registry.admit(plan, stamp, now, room)? {
             (Admitted::New(entry), Some(permit)) => (entry, permit),
             (Admitted::New(entry) | Admitted::Joined(entry), _) => {
-                return Ok(SagaHandle {
-                    id: entry.id,
-                    joined: true,
-                    outcome: entry.subscribe(),
-                });
+                return Ok(SagaHandle::joined(&entry));
             }
         };
         let handle = SagaHandle {
@@ -331,38 +347,22 @@ impl Runner {
         Ok(handle)
     }
 
-    /// The youngest `limit` sagas that `filter` holds for, youngest first.
+    /// The last events of all sagas, oldest first (at most [`KEPT`], of this process alone), and those that follow on them.
     #[must_use]
-    pub fn sagas(&self, filter: &Filter, limit: usize) -> Vec<Summary> {
-        let now = self.shared.clock.now();
-        let mut found = Vec::new();
-        self.shared.registry.each_youngest(|entry| {
-            let summary = entry.summary();
-            if found.len() < limit && filter.matches(&summary, &entry.plan, now) {
-                found.push(summary);
-            }
-            found.len() < limit
-        });
-        found
+    pub fn follow(&self) -> (Vec<Arc<Happening>>, Follower) {
+        self.shared.feed.follow()
     }
 
-    /// One saga with its history.
-    ///
-    /// # Errors
-    /// The journal can't be read.
-    pub fn saga(&self, id: SagaId) -> Result<Option<Detail>, JournalError> {
-        let Some(entry) = self.shared.registry.get(id) else {
-            return Ok(None);
-        };
-        Ok(Some(Detail {
-            summary: entry.summary(),
-            plan: Arc::clone(&entry.plan),
-            events: self.shared.journal.history(id)?.map_or_else(Vec::new, |events| {
-                let secrets = self.secrets();
-                events.iter().map(|event| secrets.event(event)).collect()
-            }),
-            sent: entry.sent(),
-        }))
+    /// Whether `filter` holds for a saga as it stands now. One that is no longer at hand is not meant by any filter that asks for
+    /// something.
+    #[must_use]
+    pub fn admits(&self, filter: &Filter, saga: SagaId) -> bool {
+        if *filter == Filter::default() {
+            return true;
+        }
+        let now = self.shared.clock.now();
+        let entry = self.shared.registry.get(saga);
+        entry.is_some_and(|entry| filter.matches(&entry.summary(), &entry.plan, now))
     }
 
     /// What has been counted since the start.

@@ -1,10 +1,11 @@
-//! What a start finds in the journal: open sagas are taken up, ended ones can be asked for again, by id and by key.
+//! What a start finds in the journal: open sagas are taken up. Those that have ended stay where they are until they are asked for
+//! (see `list`), but for those of which the journal only knows that.
 //!
 //! One that can't be read stands in the list as halted, with its cause, and stops none of the others.
 
 use super::drive::{self, Origin};
-use super::registry::Entry;
-use super::{Active, Refused, Replied, Runner, State, Summary, caller_key};
+use super::registry::{self, Entry};
+use super::{Active, Refused, Replied, Runner, State, Summary};
 use crate::journal::{History, JournalError};
 use crate::saga::{
     Event, Mode, OnRecovery, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp, TriggerPattern,
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub struct Recovered {
     /// Sagas that were open, and go on.
     pub open: usize,
-    /// Sagas that had ended, and can be asked for.
+    /// Sagas that had ended without the journal having been told all of it.
     pub ended: usize,
     /// Sagas that can't be read: halted.
     pub unreadable: usize,
@@ -33,11 +34,6 @@ impl Runner {
             found: Recovered::default(),
         };
         let journal = Arc::clone(&self.shared.journal);
-        for history in journal.finished(self.shared.settings.retain.sagas) {
-            if !recovery.ended(history) {
-                break;
-            }
-        }
         for history in journal.open() {
             recovery.open(history);
         }
@@ -53,33 +49,14 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// `false`: there is no room for older ones.
-    fn ended(&mut self, history: Result<History, JournalError>) -> bool {
-        let Some((saga, events)) = self.replay(history) else {
-            return true;
-        };
-        match self.retire(&saga, &events) {
-            Some(kept) => kept,
-            None => {
-                self.halted(
-                    saga.id(),
-                    &saga.plan().name,
-                    "the journal calls it ended, its events don't",
-                );
-                true
-            }
-        }
-    }
-
     fn open(&mut self, history: Result<History, JournalError>) {
         let Some((saga, events)) = self.replay(history) else {
             return;
         };
         let shared = &self.runner.shared;
         let (id, plan) = (saga.id(), Arc::clone(saga.plan()));
-        if self.retire(&saga, &events).is_some() {
-            // Only the word that it had ended was lost.
-            return shared.journal.finish(id);
+        if self.retire(&saga, &events) {
+            return;
         }
         self.found.open += 1;
         let entry = self.restore(&saga, &events, None);
@@ -140,25 +117,26 @@ impl Recovery<'_> {
         Ok(plan)
     }
 
-    /// Lists a saga that has ended; says whether there was room. `None`: it hasn't.
-    fn retire(&mut self, saga: &Saga, events: &[Event]) -> Option<bool> {
+    /// Tells the journal what it has not been told of a saga that has ended. `false`: it hasn't.
+    fn retire(&mut self, saga: &Saga, events: &[Event]) -> bool {
         let (SagaState::Committed | SagaState::Compensated) = saga.state() else {
-            return None;
+            return false;
         };
         let ended = events.iter().rev().find_map(|event| match event {
             Event::Committed { at } | Event::Compensated { at } | Event::Decided { at, .. } => Some(*at),
             _ => None,
-        })?;
-        let entry = self.restore(saga, events, Some(ended));
+        });
+        let entry = self.restore(saga, events, ended);
         if let Some(reply) = saga.reply(&self.runner.shared.settings.secrets) {
             entry.answer(Ok(Arc::new(reply)));
         }
         let shared = &self.runner.shared;
-        let kept = shared
-            .registry
-            .retire_older(&entry, shared.clock.now().since(ended));
-        self.found.ended += usize::from(kept);
-        Some(kept)
+        if let Some(outline) = entry.outline() {
+            shared.journal.finish(outline);
+        }
+        shared.registry.retire(&entry);
+        self.found.ended += 1;
+        true
     }
 
     fn restore(&self, saga: &Saga, events: &[Event], ended: Option<Timestamp>) -> Arc<Entry> {
@@ -186,10 +164,8 @@ impl Recovery<'_> {
             }),
         };
         summary.learn(saga, events);
-        let trigger = saga.trigger();
-        let key = caller_key(plan, trigger);
-        let registry = &self.runner.shared.registry;
-        registry.restore(plan, Some((trigger, key)), summary)
+        let stamp = registry::stamp(plan, saga.trigger());
+        self.runner.shared.registry.restore(plan, stamp, summary)
     }
 
     fn halted(&mut self, id: SagaId, name: &str, cause: &str) {

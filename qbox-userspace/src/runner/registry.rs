@@ -1,8 +1,10 @@
-//! The sagas that are known by id: those in flight, those that are stuck, and for a while those that have ended; and which
-//! trigger's key stands for which of them. Bounded: a finished saga is forgotten when it is old or the room is needed.
+//! The sagas that are known by id: those in flight, those that are stuck, and of those that have ended the ones that did so or
+//! were asked for last; and which trigger's key stands for which of them. Bounded: a finished saga is forgotten when it is old or
+//! the room is needed, and is then the journal's to know.
 
 use super::inbox::Inbox;
-use super::{Outcome, Refused, State, Summary};
+use super::{Outcome, Refused, State, Summary, caller_key};
+use crate::journal::{Outline, Stamp};
 use crate::saga::{Call, Direction, Plan, Reply, SagaId, Secrets, StepId, Timestamp, Trigger};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -10,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How long finished sagas can be asked for.
+/// How many finished sagas are kept at hand.
 #[derive(Debug, Clone, Copy)]
 pub struct Retain {
     /// How many.
@@ -24,8 +26,8 @@ pub struct Retain {
 impl Default for Retain {
     fn default() -> Self {
         Self {
-            sagas: 10_000,
-            bytes: 64 * 1024 * 1024,
+            sagas: 1_000,
+            bytes: 8 * 1024 * 1024,
             age: Duration::from_secs(24 * 3600),
         }
     }
@@ -36,7 +38,7 @@ impl Default for Retain {
 pub(super) struct Entry {
     pub(super) id: SagaId,
     pub(super) plan: Arc<Plan>,
-    key: Option<Key>,
+    stamp: Option<Stamp>,
     summary: Mutex<Summary>,
     sent: Mutex<Vec<Sent>>,
     pub(super) inbox: Inbox,
@@ -56,11 +58,6 @@ pub struct Sent {
     pub url: String,
 }
 
-/// SHA-256 of (saga's name, key): of fixed size, whatever a caller sends.
-type Key = [u8; 32];
-/// SHA-256 of what a second trigger with the same key has to have in common with the first.
-type Payload = [u8; 32];
-
 #[derive(Debug)]
 pub(super) struct Registry {
     retain: Retain,
@@ -70,7 +67,8 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     sagas: BTreeMap<SagaId, Arc<Entry>>,
-    keys: HashMap<Key, (Payload, SagaId)>,
+    /// Each key's payload, and the youngest saga that has it.
+    keys: HashMap<[u8; 32], ([u8; 32], SagaId)>,
     finished: VecDeque<(SagaId, Instant, usize)>,
     bytes: usize,
 }
@@ -85,11 +83,11 @@ pub(super) enum Admitted {
 }
 
 impl Entry {
-    fn new(plan: &Arc<Plan>, key: Option<Key>, summary: Summary) -> Self {
+    fn new(plan: &Arc<Plan>, stamp: Option<Stamp>, summary: Summary) -> Self {
         Self {
             id: summary.id,
             plan: Arc::clone(plan),
-            key,
+            stamp,
             summary: Mutex::new(summary),
             sent: Mutex::default(),
             inbox: Inbox::default(),
@@ -105,8 +103,33 @@ impl Entry {
         self.summary_mut().clone()
     }
 
+    pub(super) fn arrived(&self) -> Timestamp {
+        self.summary_mut().arrived
+    }
+
     pub(super) fn state(&self) -> State {
         self.summary_mut().state
+    }
+
+    /// As [`Entry::summary`], without a copy.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&Summary) -> T) -> T {
+        at(&self.summary_mut())
+    }
+
+    /// What the journal is to keep of it; `None` until it has ended.
+    pub(super) fn outline(&self) -> Option<Outline> {
+        let summary = self.summary();
+        Some(Outline {
+            id: summary.id,
+            name: summary.name,
+            state: summary.state.last()?,
+            began: summary.arrived,
+            ended: summary.ended?,
+            failed_step: summary.failed_step,
+            cause: summary.cause,
+            replied: summary.replied.map(|replied| (replied.at, replied.status)),
+            stamp: self.stamp,
+        })
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Summary)) {
@@ -176,23 +199,26 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a saga of this key is at hand.
+    pub(super) fn knows(&self, stamp: &Stamp) -> bool {
+        self.inner().keys.contains_key(&stamp.key)
+    }
+
     /// Joins the trigger to the saga that its key stands for, or else makes an entry under a new id.
     /// `room` is asked only for a new one, and its refusal is passed on.
     pub(super) fn admit<T>(
         &self,
         plan: &Arc<Plan>,
-        trigger: &Trigger,
-        key: Option<&[u8]>,
+        stamp: Option<Stamp>,
         now: Timestamp,
         room: impl FnOnce() -> Result<T, Refused>,
     ) -> Result<(Admitted, Option<T>), Refused> {
-        let key = key.map(|k| (digest(&[plan.name.as_bytes(), k]), payload(trigger)));
         let mut inner = self.inner();
         inner.evict(&self.retain);
-        if let Some((key, payload)) = &key
-            && let Some((first, id)) = inner.keys.get(key)
+        if let Some(stamp) = &stamp
+            && let Some((first, id)) = inner.keys.get(&stamp.key)
         {
-            if first != payload {
+            if *first != stamp.payload {
                 return Err(Refused::KeyReused);
             }
             if let Some(entry) = inner.sagas.get(id) {
@@ -213,54 +239,36 @@ impl Registry {
             paused: false,
             replied: None,
         };
-        let entry = Arc::new(Entry::new(plan, key.map(|(key, _)| key), summary));
-        inner.sagas.insert(id, Arc::clone(&entry));
-        if let Some((key, payload)) = key {
-            inner.keys.insert(key, (payload, id));
-        }
+        let entry = Arc::new(Entry::new(plan, stamp, summary));
+        inner.insert(&entry);
         Ok((Admitted::New(entry), Some(room)))
     }
 
-    /// A saga that the journal tells of, with what stands for it. A key is the youngest's that asks for it.
-    pub(super) fn restore(
-        &self,
-        plan: &Arc<Plan>,
-        trigger: Option<(&Trigger, Option<Vec<u8>>)>,
-        summary: Summary,
-    ) -> Arc<Entry> {
-        let id = summary.id;
-        let key = trigger.and_then(|(trigger, key)| {
-            let key = digest(&[plan.name.as_bytes(), &key?]);
-            Some((key, payload(trigger)))
-        });
-        let entry = Arc::new(Entry::new(plan, key.map(|(key, _)| key), summary));
-        let mut inner = self.inner();
-        inner.sagas.insert(id, Arc::clone(&entry));
-        if let Some((key, payload)) = key {
-            let of = inner.keys.entry(key).or_insert((payload, id));
-            if of.1 < id {
-                *of = (payload, id);
-            }
-        }
+    /// A saga that the journal tells of, with what stands for its trigger.
+    pub(super) fn restore(&self, plan: &Arc<Plan>, stamp: Option<Stamp>, summary: Summary) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(plan, stamp, summary));
+        self.inner().insert(&entry);
         entry
     }
 
-    /// As [`Registry::retire`], for a saga that ended `ago`, before all that were retired so far. `false`: there was no room,
-    /// and it is forgotten.
-    pub(super) fn retire_older(&self, entry: &Entry, ago: Duration) -> bool {
-        let bytes = entry.weight();
+    /// A saga that has ended, as the journal tells of it, kept at hand as if it had ended now.
+    pub(super) fn cache(
+        &self,
+        plan: &Arc<Plan>,
+        stamp: &Stamp,
+        summary: Summary,
+        reply: Reply,
+    ) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(plan, Some(*stamp), summary));
+        entry.answer(Ok(Arc::new(reply)));
         let mut inner = self.inner();
-        let full = inner.finished.len() >= self.retain.sagas || inner.bytes + bytes > self.retain.bytes;
-        if full || ago > self.retain.age {
-            inner.remove(entry.id);
-            return false;
+        // Another trigger may have asked for it at the same time.
+        if let Some(first) = inner.sagas.get(&entry.id) {
+            return Arc::clone(first);
         }
-        let now = Instant::now();
-        inner.bytes += bytes;
-        // A machine that was started later than that has no such moment; the saga is then kept for longer.
-        let ended = now.checked_sub(ago).unwrap_or(now);
-        inner.finished.push_front((entry.id, ended, bytes));
-        true
+        inner.insert(&entry);
+        inner.retire(&entry, &self.retain);
+        entry
     }
 
     /// The saga never began: its key is free again.
@@ -270,11 +278,7 @@ impl Registry {
 
     /// The saga has ended: it is kept while there is room.
     pub(super) fn retire(&self, entry: &Entry) {
-        let bytes = entry.weight();
-        let mut inner = self.inner();
-        inner.bytes += bytes;
-        inner.finished.push_back((entry.id, Instant::now(), bytes));
-        inner.evict(&self.retain);
+        self.inner().retire(entry, &self.retain);
     }
 
     pub(super) fn get(&self, id: SagaId) -> Option<Arc<Entry>> {
@@ -295,11 +299,28 @@ impl Registry {
 }
 
 impl Inner {
+    fn insert(&mut self, entry: &Arc<Entry>) {
+        self.sagas.insert(entry.id, Arc::clone(entry));
+        if let Some(stamp) = entry.stamp {
+            let of = self.keys.entry(stamp.key).or_insert((stamp.payload, entry.id));
+            if of.1 < entry.id {
+                *of = (stamp.payload, entry.id);
+            }
+        }
+    }
+
+    fn retire(&mut self, entry: &Entry, retain: &Retain) {
+        let bytes = entry.weight();
+        self.bytes += bytes;
+        self.finished.push_back((entry.id, Instant::now(), bytes));
+        self.evict(retain);
+    }
+
     fn remove(&mut self, id: SagaId) {
-        if let Some(key) = self.sagas.remove(&id).and_then(|entry| entry.key) {
+        if let Some(stamp) = self.sagas.remove(&id).and_then(|entry| entry.stamp) {
             // Unless the key has become another saga's.
-            if self.keys.get(&key).is_some_and(|(_, of)| *of == id) {
-                self.keys.remove(&key);
+            if self.keys.get(&stamp.key).is_some_and(|(_, of)| *of == id) {
+                self.keys.remove(&stamp.key);
             }
         }
     }
@@ -317,9 +338,15 @@ impl Inner {
     }
 }
 
-fn payload(trigger: &Trigger) -> Payload {
+/// What stands for a trigger that has a key: the saga's name and the key, and what a second trigger with the same key has to
+/// have in common with the first.
+pub(super) fn stamp(plan: &Plan, trigger: &Trigger) -> Option<Stamp> {
+    let key = caller_key(plan, trigger)?;
     let request = &trigger.request;
-    digest(&[request.method.as_bytes(), request.url.as_bytes(), &request.body])
+    Some(Stamp {
+        key: digest(&[plan.name.as_bytes(), &key]),
+        payload: digest(&[request.method.as_bytes(), request.url.as_bytes(), &request.body]),
+    })
 }
 
 /// Of parts that can't run into each other.

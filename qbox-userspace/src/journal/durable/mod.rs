@@ -14,14 +14,14 @@ mod writer;
 
 pub use schema::OpenError;
 
-use super::{History, Journal, JournalError, Load, Pending, Position};
-use crate::saga::{Event, Plan, PlanHash, SagaId, Timestamp};
+use super::{History, Journal, JournalError, Load, Outline, Page, Pending, Position, Query};
+use crate::saga::{Event, Plan, PlanHash, SagaId};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use writer::{Write, Writer};
 
@@ -54,6 +54,7 @@ pub struct Durable {
     settings: Settings,
     shared: Arc<Shared>,
     reader: Mutex<Connection>,
+    lists: Mutex<Connection>,
     path: PathBuf,
     thread: Option<JoinHandle<()>>,
     // Last, so that the directory is free only when nothing is written any more.
@@ -79,6 +80,8 @@ struct Progress {
 struct State {
     open: HashMap<SagaId, OpenSaga>,
     next_saga: i64,
+    /// The keys of sagas that have ended, as long as the file doesn't say so yet.
+    ending: HashMap<[u8; 32], (SagaId, [u8; 32])>,
     /// The plans that this process has stored: as many as it has definitions.
     plans: HashSet<PlanHash>,
     /// The place of the last append, the last that is durable, and the last that someone waits for.
@@ -110,16 +113,20 @@ impl Durable {
     /// [`OpenError`]: no leave, in use, damaged, or from a later version.
     pub fn open(folder: &Path, settings: Settings) -> Result<Self, OpenError> {
         let held = schema::Held::take(folder)?;
-        let (writer, reader) = schema::open(&held)?;
-        Self::start(held, writer, reader, settings)
+        let connections = schema::open(&held)?;
+        Self::start(held, connections, settings)
     }
 
     fn start(
         held: schema::Held,
-        writer: Connection,
-        reader: Connection,
+        connections: schema::Connections,
         settings: Settings,
     ) -> Result<Self, OpenError> {
+        let schema::Connections {
+            writer,
+            reader,
+            lists,
+        } = connections;
         let path = held.file();
         let of = |source| OpenError::Store {
             path: path.clone(),
@@ -169,6 +176,7 @@ impl Durable {
             settings,
             shared,
             reader: Mutex::new(reader),
+            lists: Mutex::new(lists),
             path,
             thread: Some(thread),
             _held: held,
@@ -218,6 +226,15 @@ impl State {
         self.oldest.get_or_insert_with(Instant::now);
         self.queue_bytes += write.weight();
         self.queue.push(write);
+    }
+
+    /// The file says of `saga` that it has ended.
+    fn found(&mut self, saga: &Outline) {
+        if let Some(stamp) = &saga.stamp
+            && self.ending.get(&stamp.key).is_some_and(|(of, _)| *of == saga.id)
+        {
+            self.ending.remove(&stamp.key);
+        }
     }
 }
 
@@ -315,12 +332,18 @@ impl Journal for Durable {
             .map_err(JournalError::Store)
     }
 
-    fn finish(&self, saga: SagaId) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = Timestamp::default().after(now);
+    fn plans(&self) -> Result<Vec<PlanHash>, JournalError> {
+        read::plans(&self.reader()).map_err(|e| self.unreadable(&e))
+    }
+
+    fn finish(&self, ended: Outline) {
         let mut state = self.shared.state();
-        if let Some(OpenSaga { n, .. }) = state.open.remove(&saga) {
-            state.queue(Write::Ended { n, at });
+        if let Some(OpenSaga { n, .. }) = state.open.remove(&ended.id) {
+            if let Some(stamp) = ended.stamp {
+                state.ending.insert(stamp.key, (ended.id, stamp.payload));
+            }
+            let saga = Box::new(ended);
+            state.queue(Write::Ended { n, saga });
             drop(state);
             self.shared.work.notify_one();
         }
@@ -344,11 +367,23 @@ impl Journal for Durable {
         Box::new(open.into_iter().map(|(_, saga)| self.whole(saga)))
     }
 
-    fn finished(&self, limit: usize) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
-        match read::finished_sagas(&self.reader(), limit) {
-            Ok(finished) => Box::new(finished.into_iter().map(|saga| self.whole(saga))),
-            Err(error) => Box::new(std::iter::once(Err(self.unreadable(&error)))),
+    fn ended(&self, saga: SagaId) -> Result<Option<Outline>, JournalError> {
+        if let Some(queued) = self.queued_end(saga) {
+            return Ok(Some(queued));
         }
+        read::ended(&self.reader(), saga).map_err(|e| self.unreadable(&e))
+    }
+
+    fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
+        if let Some(ending) = self.shared.state().ending.get(key) {
+            return Ok(Some(*ending));
+        }
+        read::ended_with(&self.reader(), key).map_err(|e| self.unreadable(&e))
+    }
+
+    fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        read::list(&lists, query, page).map_err(|e| self.unreadable(&e))
     }
 
     fn load(&self) -> Load {
@@ -394,6 +429,15 @@ impl Durable {
                 _ => None,
             })
             .collect()
+    }
+
+    fn queued_end(&self, of: SagaId) -> Option<Outline> {
+        let state = self.shared.state();
+        let mut writes = state.writing.iter().chain(&state.queue);
+        writes.find_map(|write| match write {
+            Write::Ended { saga, .. } if saga.id == of => Some((**saga).clone()),
+            _ => None,
+        })
     }
 
     fn queued_plan(&self, of: PlanHash) -> Option<String> {

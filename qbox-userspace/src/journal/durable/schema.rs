@@ -1,7 +1,8 @@
 //! The file: made, opened, checked and brought up to this version. Two files would be two truths, so there is one.
 //!
 //! ```text
-//! saga   n (its place in the order), id, name, plan (hash), began, ended (when it was; NULL: it is open)
+//! saga   n (its place in the order), id, name, plan (hash), began, ended (when it was; NULL: it is open); and of an ended
+//!        one state, failed_step, cause, replied, status, key, payload
 //! event  k = n << 24 | the event's number, sum (see `codec`), event (JSON)
 //! plan   hash, plan (JSON)
 //! history  a view for people: id, name, number, event
@@ -24,9 +25,9 @@ const LOCK: &str = "lock";
 /// "Qbox": tells this file from other programs' (SQLite's `application_id`).
 const APPLICATION: i32 = 0x5162_6f78;
 /// The tables' version (SQLite's `user_version`). The events have one of their own.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 /// What brings a file from version N (its place here) to N + 1. The first makes a new file.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Why there is no journal.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +138,17 @@ impl Held {
     }
 }
 
-/// Opens the file to write, and a second time to read; makes it if it is missing.
-pub(super) fn open(held: &Held) -> Result<(Connection, Connection), OpenError> {
+/// The file, opened as often as it is used at once.
+pub(super) struct Connections {
+    pub(super) writer: Connection,
+    /// Reads what is found at once.
+    pub(super) reader: Connection,
+    /// Reads what may take a while.
+    pub(super) lists: Connection,
+}
+
+/// Opens the file; makes it if it is missing.
+pub(super) fn open(held: &Held) -> Result<Connections, OpenError> {
     let path = held.file();
     if !path.exists() {
         make(held)?;
@@ -157,8 +167,12 @@ pub(super) fn open(held: &Held) -> Result<(Connection, Connection), OpenError> {
     let found = version(&writer, &path)?;
     write_ahead(&writer).map_err(of)?;
     migrate(&mut writer, &path, found)?;
-    let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(of)?;
-    Ok((writer, reader))
+    let read = || connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(of);
+    Ok(Connections {
+        reader: read()?,
+        lists: read()?,
+        writer,
+    })
 }
 
 /// Makes the file whole beside its place and moves it there: an empty file in that place is never one that was begun.

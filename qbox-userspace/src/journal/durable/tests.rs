@@ -1,7 +1,10 @@
 //! The file as a crash, a bad disk, another Qbox and another version leave it.
 
+mod ended;
+
 use super::*;
-use crate::saga::{Headers, Request, SCHEMA, StepId, Trigger};
+use crate::journal::Stamp;
+use crate::saga::{Headers, Request, SCHEMA, SagaState, StepId, Timestamp, Trigger};
 use proptest::prelude::*;
 use std::fs;
 use tempfile::TempDir;
@@ -46,7 +49,35 @@ fn events(id: u128, count: usize) -> Vec<Event> {
 }
 
 fn open(folder: &Path) -> Durable {
-    Durable::open(folder, Settings::default()).unwrap()
+    let settings = Settings {
+        keep: Duration::MAX,
+        ..Settings::default()
+    };
+    Durable::open(folder, settings).unwrap()
+}
+
+/// How saga number `id` has ended: every third was compensated.
+fn outline(id: u128) -> Outline {
+    let failed = id.is_multiple_of(3);
+    Outline {
+        id: SagaId(id),
+        name: "book-trip".to_owned(),
+        state: if failed {
+            SagaState::Compensated
+        } else {
+            SagaState::Committed
+        },
+        began: Timestamp(u64::MAX >> 12),
+        // The later one began, the earlier it ended.
+        ended: Timestamp(10_000 - id as u64),
+        failed_step: failed.then(|| "hotel".to_owned()),
+        cause: failed.then(|| "it's full".to_owned()),
+        replied: failed.then_some((Timestamp(7), 502)),
+        stamp: Some(Stamp {
+            key: [u8::try_from(id).unwrap_or(0); 32],
+            payload: [1; 32],
+        }),
+    }
 }
 
 async fn append(journal: &Durable, id: u128, count: usize) {
@@ -104,21 +135,16 @@ async fn what_was_written_is_read_again() {
         }
     );
     journal.durable(position).await.unwrap();
-    journal.finish(b);
+    journal.finish(outline(2));
     assert!(journal.append(b, 3, &[skipped(3)]).is_err(), "it has ended");
     assert_eq!(journal.history(SagaId(9)).unwrap(), None);
     drop(journal);
 
     let journal = open(folder.path());
     assert_eq!(stored(&journal), [(1, 3)]);
-    let finished: Vec<_> = journal.finished(10).map(Result::unwrap).collect();
-    assert_eq!(
-        finished,
-        [History {
-            saga: b,
-            events: events(2, 3)
-        }]
-    );
+    assert_eq!(journal.ended(b).unwrap(), Some(outline(2)));
+    assert_eq!(journal.ended(a).unwrap(), None);
+    assert_eq!(journal.history(b).unwrap(), Some(events(2, 3)));
     journal.append(a, 3, &[skipped(3)]).unwrap();
     assert_eq!(journal.history(a).unwrap().unwrap(), events(1, 4));
     append(&journal, 3, 1).await;
@@ -149,6 +175,7 @@ async fn a_plan_is_kept_while_a_saga_needs_it() {
     drop(journal);
     let journal = open(folder.path());
     assert_eq!(journal.plan(hash).unwrap(), Some(plan));
+    assert_eq!(journal.plans().unwrap(), [hash]);
 }
 
 #[tokio::test]
@@ -203,7 +230,7 @@ async fn open_sagas_are_bounded() {
     let second = SagaId(2);
     assert_eq!(journal.append(second, 0, &events(2, 1)), Err(JournalError::Full));
     journal.append(SagaId(1), 1, &[skipped(1)]).unwrap();
-    journal.finish(SagaId(1));
+    journal.finish(outline(1));
     journal.append(second, 0, &events(2, 1)).unwrap();
 }
 
@@ -214,7 +241,7 @@ async fn old_finished_sagas_go_and_others_stay() {
     for id in 1..=300 {
         append(&journal, id, 3).await;
         if id > 1 {
-            journal.finish(SagaId(id));
+            journal.finish(outline(id));
         }
     }
     drop(journal);
@@ -226,7 +253,11 @@ async fn old_finished_sagas_go_and_others_stay() {
     // The writer tidies when it looks, a few hundred at a time.
     for id in 1001.. {
         append(&journal, id, 1).await;
-        if journal.finished(1).next().is_none() {
+        if journal
+            .list(&Query::default(), &Page::youngest(1))
+            .unwrap()
+            .is_empty()
+        {
             break;
         }
     }
@@ -239,14 +270,15 @@ async fn a_full_disk_ends_it_and_nothing_acknowledged_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     append(&open(folder.path()), 1, 2).await;
     let held = schema::Held::take(folder.path()).unwrap();
-    let (writer, reader) = schema::open(&held).unwrap();
+    let connections = schema::open(&held).unwrap();
+    let writer = &connections.writer;
     let pages: i64 = writer
         .pragma_query_value(None, "page_count", |row| row.get(0))
         .unwrap();
     writer
         .pragma_update_and_check(None, "max_page_count", pages + 4, |_| Ok(()))
         .unwrap();
-    let journal = Durable::start(held, writer, reader, Settings::default()).unwrap();
+    let journal = Durable::start(held, connections, Settings::default()).unwrap();
     assert_eq!(journal.failure(), None);
     let mut kept = vec![(1, 2)];
     let error = loop {
@@ -283,9 +315,9 @@ fn files_that_are_none_of_ours() {
     let newer = refused(&|path| {
         made(path);
         let connection = Connection::open(path).unwrap();
-        connection.pragma_update(None, "user_version", 2).unwrap();
+        connection.pragma_update(None, "user_version", 3).unwrap();
     });
-    assert!(matches!(newer, OpenError::Newer { found: 2, .. }), "{newer}");
+    assert!(matches!(newer, OpenError::Newer { found: 3, .. }), "{newer}");
     let damaged: [&dyn Fn(&Path); 4] = [
         &|path| fs::write(path, "").unwrap(),
         &|path| {

@@ -5,7 +5,9 @@
 //! the disk holds, so nothing more is taken until a restart has read it again.
 
 use super::codec::{self, Row, describe};
+use super::read::micros;
 use super::{Settings, Shared, State};
+use crate::journal::Outline;
 use crate::saga::{PlanHash, SagaId, Timestamp};
 use rusqlite::{Connection, params};
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ const LAZY: Duration = Duration::from_millis(50);
 const EAGER: usize = 1 << 20;
 /// How often old sagas are looked for.
 const TIDY: Duration = Duration::from_secs(60);
+/// How soon again if there are more of them than go in one transaction.
+const TIDY_AGAIN: Duration = Duration::from_millis(20);
 /// How many of them go in one transaction, so that an append never waits long.
 const TIDY_SAGAS: i64 = 200;
 /// How many free pages are given back to the file system at once.
@@ -44,7 +48,7 @@ pub(super) enum Write {
     },
     Ended {
         n: i64,
-        at: Timestamp,
+        saga: Box<Outline>,
     },
 }
 
@@ -56,7 +60,10 @@ impl Write {
                 Self::Plan { plan, .. } => plan.len(),
                 Self::Event { row, .. } => row.event.len(),
                 Self::Began { name, .. } => name.len(),
-                Self::Ended { .. } => 0,
+                Self::Ended { saga, .. } => {
+                    let cause = saga.cause.as_ref().map_or(0, String::len);
+                    size_of::<Outline>() + saga.name.len() + cause
+                }
             }
     }
 }
@@ -74,15 +81,16 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut tidied: Option<Instant> = None;
         loop {
-            let done = match self.next() {
+            let rest = if tidied.is_some() { TIDY } else { TIDY_AGAIN };
+            let done = match self.next(rest) {
                 Next::Stop => return,
-                Next::Write(batch, position) => self.write(&batch).map(|()| self.written(position)),
+                Next::Write(batch, position) => self.write(&batch).map(|()| self.written(&batch, position)),
                 Next::Idle => Ok(()),
             };
             let due = tidied.is_none_or(|at| at.elapsed() >= TIDY);
             let done = done.and_then(|()| {
-                if due && self.tidy()? {
-                    tidied = Some(Instant::now());
+                if due {
+                    tidied = self.tidy()?.then(Instant::now);
                 }
                 Ok(())
             });
@@ -97,13 +105,14 @@ impl Writer {
         }
     }
 
-    fn next(&self) -> Next {
+    /// What is to be written; [`Next::Idle`] after `rest` without any.
+    fn next(&self, rest: Duration) -> Next {
         let mut state = self.shared.state();
         loop {
             let waited_for = state.wanted > state.written || state.stop || state.queue_bytes > EAGER;
             let wait = match state.oldest {
                 None if state.stop => return Next::Stop,
-                None => TIDY,
+                None => rest,
                 Some(_) if waited_for => return self.take(&mut state),
                 Some(since) if since.elapsed() >= LAZY => return self.take(&mut state),
                 Some(since) => LAZY.saturating_sub(since.elapsed()),
@@ -129,8 +138,13 @@ impl Writer {
         Next::Write(batch, state.position)
     }
 
-    fn written(&self, position: u64) {
+    fn written(&self, batch: &[Write], position: u64) {
         let mut state = self.shared.state();
+        for write in batch {
+            if let Write::Ended { saga, .. } = write {
+                state.found(saga);
+            }
+        }
         state.written = position;
         state.syncs += 1;
         state.writing = Arc::default();
@@ -161,9 +175,22 @@ impl Writer {
                 Write::Event { n, row, .. } => transaction
                     .prepare_cached("INSERT INTO event (k, sum, event) VALUES (?1, ?2, ?3)")?
                     .execute(params![codec::key(*n, row.number), row.sum, row.event])?,
-                Write::Ended { n, at } => transaction
-                    .prepare_cached("UPDATE saga SET ended = ?2 WHERE n = ?1")?
-                    .execute(params![n, micros(*at)])?,
+                Write::Ended { n, saga } => transaction
+                    .prepare_cached(
+                        "UPDATE saga SET ended = ?2, state = ?3, failed_step = ?4, cause = ?5, replied = ?6, \
+                             status = ?7, key = ?8, payload = ?9 WHERE n = ?1",
+                    )?
+                    .execute(params![
+                        n,
+                        micros(saga.ended),
+                        saga.state.as_str(),
+                        saga.failed_step,
+                        saga.cause,
+                        saga.replied.map(|(at, _)| micros(at)),
+                        saga.replied.map(|(_, status)| status),
+                        saga.stamp.map(|stamp| stamp.key),
+                        saga.stamp.map(|stamp| stamp.payload),
+                    ])?,
             };
         }
         transaction.commit()
@@ -200,10 +227,6 @@ impl Writer {
             .collect::<rusqlite::Result<()>>()?;
         Ok(i64::try_from(old.len()).unwrap_or(i64::MAX) < TIDY_SAGAS)
     }
-}
-
-fn micros(at: Timestamp) -> i64 {
-    i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
 enum Next {

@@ -86,6 +86,9 @@ pub(super) struct RequestSide<'a, H> {
     parked: Option<Box<head::Request>>,
     /// The last request asked to leave HTTP/1.
     stalled: bool,
+    /// A request said that it is the last: none that follows is to be processed (RFC 9112, 9.6). The service sees to that
+    /// for what passes; here it is what Qbox would answer.
+    last: bool,
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -99,6 +102,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             authority: None,
             parked: None,
             stalled: false,
+            last: false,
             late: None,
         }
     }
@@ -133,6 +137,15 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                         .until(|s| (s.opaque || s.awaited.is_empty()).then_some(()))
                         .await;
                     self.stalled = false;
+                }
+                Scan::Beyond => {
+                    let left = self
+                        .link
+                        .until(|s| (s.opaque || s.awaited.is_empty()).then_some(s.opaque))
+                        .await;
+                    if !left {
+                        return Err(RequestEnd::Stopped);
+                    }
                 }
                 // Boxed: rare, and larger than all the rest.
                 Scan::Take(request, max_body) => Box::pin(self.take(*request, max_body)).await?,

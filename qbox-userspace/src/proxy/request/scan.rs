@@ -37,6 +37,8 @@ pub(super) enum Scan {
     Take(Box<head::Request>, usize),
     /// A request for another place.
     Connect(Authority),
+    /// A request that Qbox would answer, behind one that said it is the connection's last.
+    Beyond,
     /// An answer of our own, and the end.
     Refuse(u16, String),
     /// No HTTP/1.
@@ -100,8 +102,10 @@ impl<H: Handler> RequestSide<'_, H> {
         let request = match self.parked.take() {
             Some(request) => request,
             None => match self.parse(searched) {
+                Err(Scan::Refuse(..)) if self.last => return Some(Scan::Beyond),
                 Err(scan) => return Some(scan),
                 Ok(request) => match request.verdict {
+                    Verdict::Take { .. } if self.last => return Some(Scan::Beyond),
                     Verdict::Take { max_body } | Verdict::Look { max_body } if !request.connect => {
                         return Some(Scan::Take(Box::new(request), max_body));
                     }
@@ -130,9 +134,14 @@ impl<H: Handler> RequestSide<'_, H> {
             }
             End::At(_) | End::NotBefore(_) => {
                 errors.head_too_large.add();
+                // RFC 9112, 3, and RFC 6585, 5: is it the target that is too long?
+                let (status, what) = match head::has_line(fresh.get(..limit).unwrap_or(fresh)) {
+                    true => (431, "head"),
+                    false => (414, "first line"),
+                };
                 return Err(Scan::Refuse(
-                    431,
-                    format!("the request's head is over {limit} bytes"),
+                    status,
+                    format!("the request's {what} is over {limit} bytes"),
                 ));
             }
         };
@@ -159,6 +168,7 @@ impl<H: Handler> RequestSide<'_, H> {
     /// What a request that is passed means for those that follow it.
     pub(super) fn after(&mut self, request: &head::Request) {
         self.stalled = request.upgrade || request.connect;
+        self.last |= !request.keep;
     }
 
     /// A head comes next.

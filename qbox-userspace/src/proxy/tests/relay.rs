@@ -281,3 +281,42 @@ async fn a_server_that_says_it_closes_and_does_not() {
     client.finish().await;
     server.expect_end().await;
 }
+
+#[tokio::test]
+async fn no_trigger_behind_a_request_that_said_it_is_the_last() {
+    let rig = Rig::new().await;
+    for last in [
+        "GET /a HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET /a HTTP/1.0\r\n\r\n",
+    ] {
+        for beyond in [
+            "GET /take HTTP/1.1\r\n\r\n",
+            "GET /a HTTP/1.1\r\nbad field\r\n\r\n",
+        ] {
+            let (mut client, mut server) = rig.pair().await;
+            client.send([last, beyond].concat()).await;
+            server.expect(last).await;
+            // The service does not say that it closes.
+            server.send(OK).await;
+            client.expect(OK).await;
+            server.finish().await;
+            client.expect_end().await;
+            client.finish().await;
+            server.expect_end().await;
+        }
+    }
+    assert!(rig.taken().is_empty());
+}
+
+#[tokio::test]
+async fn an_upgrade_in_the_last_request() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let last = "GET /a HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    client.send(last).await;
+    server.expect(last).await;
+    client.send("GET /take HTTP/1.1\r\n\r\n").await;
+    server.send("HTTP/1.1 101 Yes\r\n\r\n").await;
+    client.expect("HTTP/1.1 101 Yes\r\n\r\n").await;
+    server.expect("GET /take HTTP/1.1\r\n\r\n").await;
+}

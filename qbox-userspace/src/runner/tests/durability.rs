@@ -43,8 +43,11 @@ impl Journal for Gated {
     fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError> {
         self.inner.plan(hash)
     }
-    fn finish(&self, saga: SagaId) {
-        self.inner.finish(saga);
+    fn plans(&self) -> Result<Vec<PlanHash>, JournalError> {
+        self.inner.plans()
+    }
+    fn finish(&self, ended: journal::Outline) {
+        self.inner.finish(ended);
     }
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
         self.inner.history(saga)
@@ -52,11 +55,18 @@ impl Journal for Gated {
     fn open(&self) -> Box<dyn Iterator<Item = Result<journal::History, JournalError>> + Send + '_> {
         self.inner.open()
     }
-    fn finished(
+    fn ended(&self, saga: SagaId) -> Result<Option<journal::Outline>, JournalError> {
+        self.inner.ended(saga)
+    }
+    fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
+        self.inner.ended_with(key)
+    }
+    fn list(
         &self,
-        limit: usize,
-    ) -> Box<dyn Iterator<Item = Result<journal::History, JournalError>> + Send + '_> {
-        self.inner.finished(limit)
+        query: &journal::Query,
+        page: &journal::Page,
+    ) -> Result<Vec<journal::Outline>, JournalError> {
+        self.inner.list(query, page)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runner with real participants on loopback ports.
 
 mod durability;
+mod list;
 mod operator;
 mod recovery;
 mod secrets;
@@ -476,34 +477,4 @@ async fn a_stuck_saga_is_listed_and_keeps_its_lock() {
         0,
         "a drain does not wait for a person"
     );
-}
-
-#[tokio::test]
-async fn finished_sagas_are_forgotten_when_the_room_is_needed() {
-    let hotel = Service::willing().await;
-    let plan = saga("", &[step("hotel", &hotel.url("/7"), "")]);
-    let retain = Retain {
-        sagas: 2,
-        ..Retain::default()
-    };
-    let runner = runner_with(
-        Memory::new(Default::default()),
-        Settings {
-            retain,
-            ..Settings::default()
-        },
-    );
-    let mut ids = Vec::new();
-    for key in ["a", "b", "c"] {
-        let handle = start(&runner, &plan, trigger("7", Some(key), "")).unwrap();
-        ids.push(handle.id);
-        reply(handle).await.unwrap();
-    }
-    runner.drain(PATIENCE).await;
-    let kept: Vec<SagaId> = runner
-        .sagas(&Filter::default(), 10)
-        .iter()
-        .map(|s| s.id)
-        .collect();
-    assert_eq!(kept, [ids[2], ids[1]], "youngest first");
 }

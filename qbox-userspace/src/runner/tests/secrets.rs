@@ -18,7 +18,9 @@ async fn who_looks_on_sees_no_secret() {
     let reply = reply(handle).await.unwrap();
     assert_eq!(hotel.seen()[0].target, "/7?k=hunter2");
     let detail = runner.saga(id).unwrap().unwrap();
-    let shown = format!("{detail:?} {}", String::from_utf8_lossy(&reply.body));
+    let (told, _) = runner.follow();
+    assert!(!told.is_empty());
+    let shown = format!("{detail:?} {told:?} {}", String::from_utf8_lossy(&reply.body));
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(
         shown.contains("/7?k=${trigger.headers.authorization}") && shown.contains("[redacted]"),

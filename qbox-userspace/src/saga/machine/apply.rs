@@ -122,7 +122,8 @@ impl Saga {
             .is_some_and(|lane| lane.used() == 0);
         let flight = Flight {
             durable_first: match direction {
-                Direction::Transaction => pivot || !self.heard,
+                // Also the first that an operator has asked for: until then the records call the step refused.
+                Direction::Transaction => pivot || !self.heard || (first && attempt > 1),
                 Direction::Probe => false,
                 // Of each round: the late success that made it necessary must not be lost behind it.
                 Direction::Compensation(_) => first,
@@ -172,7 +173,7 @@ impl Saga {
         let late = flight.is_none();
         if let Some(flight) = flight {
             let hole = flight.request.err();
-            self.heard |= hole.is_none();
+            self.heard |= hole.is_none() && *end != AttemptEnd::Lost;
             let why = hole.map_or_else(|| Why::of(end, direction, at), Why::Hole);
             if matches!(why, Why::Lost | Why::Held(_)) {
                 lane.free = lane.free.saturating_add(1);
@@ -277,6 +278,8 @@ impl Saga {
     /// Qbox was restarted. A tail of the history may be lost, and what was sent in it nobody knows: unless the saga had
     /// turned, each step that isn't settled, and whose turn may have come, may have been sent.
     fn recover(&mut self) {
+        // What a start reads may not be on disk yet: a process that was killed leaves it to the system to write it.
+        self.heard = false;
         // The time in which there was no Qbox is nobody's patience.
         for run in &mut self.runs {
             run.transaction.first = None;

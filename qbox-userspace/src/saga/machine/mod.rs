@@ -27,8 +27,8 @@
 //! - Terminal states never change. An outcome that comes later is not looked at.
 //! - After a restart any step that the records call unsettled may have been sent in a tail that was lost: it counts as
 //!   unknown. Pivots are the exception, since their intents are made durable before each attempt.
-//! - The first intents of a saga, each attempt of its pivot and the first attempt of each round of compensations wait for
-//!   the journal.
+//! - The first intents of a saga, and of one that a restart takes up, each attempt of its pivot, the first attempt of each round
+//!   of compensations and the first that an operator asks for wait for the journal.
 //! - The answer by which a transaction was applied is the one that others read, with its own request, whatever later
 //!   attempts answer. A probe's that found the effect stands for it where it never came.
 //! - A step whose transaction succeeds after its compensation was begun is compensated from the start, under another key.
@@ -41,6 +41,8 @@
 mod apply;
 mod commands;
 mod decide;
+#[cfg(test)]
+mod fingerprint;
 mod hand;
 mod headers;
 mod lane;
@@ -68,7 +70,7 @@ pub struct Saga {
     order: Vec<StepId>,
     runs: Vec<Run>,
     exchanges: Vec<Exchange>,
-    /// Something that was sent has ended: the saga's first intents were durable.
+    /// Something that was sent since the saga began, or was taken up, has ended: its first intents were durable.
     heard: bool,
     /// A restart or an operator wants it undone.
     abort: Option<String>,

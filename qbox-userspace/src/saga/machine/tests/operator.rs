@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::saga::{
-    AttemptEnd, Command, Direction, OperatorAction, RetryOn, SagaState, StepId, Timer, UndoState,
+    AttemptEnd, Command, Direction, Kind, OperatorAction, RetryOn, SagaState, StepId, Timer, UndoState,
 };
 use std::time::Duration;
 
@@ -131,4 +131,20 @@ fn a_paused_saga_starts_nothing_until_it_is_resumed() {
     assert_eq!(world.saga.state(), SagaState::Compensating);
     world.operator(OperatorAction::Resume);
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+}
+
+/// Until its intent is on disk the records call the step refused, and nobody would look for it.
+#[test]
+fn what_an_operator_sends_again_waits_for_the_journal() {
+    let mut steps = vec![step("pay", &[]), step("car", &[])];
+    steps[0].kind = Kind::Pivot;
+    steps[0].compensations.clear();
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, answer(409, ""));
+    assert_eq!(world.saga.state(), SagaState::Stuck);
+    world.operator(OperatorAction::Retry(None));
+    assert_eq!(world.names(), ["car#2"]);
+    assert!(world.open[0].durable_first);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Committed);
 }

@@ -122,6 +122,24 @@ fn a_pivot_that_was_not_begun_is_not_sent_after_a_restart() {
     assert_eq!(world.trace(), "hotel pay pay#2 car".replace("pay", "flight"));
 }
 
+/// A process that is killed may leave behind a history that only the system's memory holds; the power may fail then.
+#[test]
+fn what_a_restart_sends_first_waits_for_the_journal() {
+    let steps = vec![step("hotel", &[]), step("flight", &[])];
+    let mut plan = plan(steps);
+    plan.on_recovery = OnRecovery::Resume;
+    let mut world = World::new(plan, trigger());
+    world.durable = 0;
+    // The intent of the first step is left, that of the second is not.
+    world.crash(2);
+    assert_eq!(world.names(), ["flight"]);
+    assert!(world.open[0].durable_first);
+    world.sleep();
+    assert_eq!(world.names(), ["flight", "hotel#2"]);
+    assert!(world.open[1].durable_first);
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Committed);
+}
+
 #[test]
 fn a_history_must_be_one() {
     let world = World::new(chain(OnRecovery::Compensate), trigger());

@@ -1,0 +1,285 @@
+//! The newest events of all sagas, for whoever looks on: a ring of the last ones, and a channel to those who follow.
+//!
+//! Both are bounded, and neither waits: who follows too slowly misses the oldest and is told how many. What is kept of an
+//! event is what a line of it shows; bodies, fields and long texts stay in the journal.
+
+use super::Replied;
+use crate::saga::{AttemptEnd, Event, Headers, Plan, Request, Response, SagaId, Secrets, Timestamp, Trigger};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+/// How many events can be looked back at.
+pub const KEPT: usize = 1000;
+/// How many a follower may be behind.
+const BEHIND: usize = 4096;
+/// Bytes of a text that are kept.
+const TEXT: usize = 512;
+
+/// Something that happened to a saga.
+#[derive(Debug, Clone)]
+pub struct Happening {
+    /// To which.
+    pub saga: SagaId,
+    /// The plan that it runs under.
+    pub plan: Arc<Plan>,
+    /// When its trigger came.
+    pub arrived: Timestamp,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// An event, without secrets and without what its line doesn't show.
+    Event(Box<Event>),
+    /// The callers were answered.
+    Replied(Replied),
+}
+
+/// Of whom there is something to tell.
+#[derive(Debug)]
+pub(super) struct Of<'a> {
+    pub(super) saga: SagaId,
+    pub(super) plan: &'a Arc<Plan>,
+    pub(super) arrived: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Feed {
+    newest: Mutex<VecDeque<Arc<Happening>>>,
+    followers: broadcast::Sender<Arc<Happening>>,
+}
+
+impl Feed {
+    pub(super) fn new() -> Self {
+        Self {
+            newest: Mutex::default(),
+            followers: broadcast::Sender::new(BEHIND),
+        }
+    }
+
+    pub(super) fn events(&self, of: &Of<'_>, events: &[Event], secrets: &Secrets) {
+        // First what is cheap: bodies are then no longer there to be looked through.
+        let shown = events.iter().map(|event| secrets.event(&slim(event)));
+        self.tell(of, shown.map(|event| What::Event(Box::new(event))));
+    }
+
+    pub(super) fn replied(&self, of: &Of<'_>, replied: Replied) {
+        self.tell(of, std::iter::once(What::Replied(replied)));
+    }
+
+    fn tell(&self, of: &Of<'_>, happened: impl Iterator<Item = What>) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        for what in happened {
+            let happening = Arc::new(Happening {
+                saga: of.saga,
+                plan: Arc::clone(of.plan),
+                arrived: of.arrived,
+                what,
+            });
+            if newest.len() >= KEPT {
+                newest.pop_front();
+            }
+            newest.push_back(Arc::clone(&happening));
+            // Nobody follows: nobody is to be told.
+            let _ = self.followers.send(happening);
+        }
+    }
+
+    /// What is kept, oldest first, and from there on what follows: nothing is missing between the two, and nothing twice.
+    pub(super) fn follow(&self) -> (Vec<Arc<Happening>>, Follower) {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let follower = Follower(self.followers.subscribe());
+        (newest.iter().cloned().collect(), follower)
+    }
+}
+
+/// Someone who follows.
+#[derive(Debug)]
+pub struct Follower(broadcast::Receiver<Arc<Happening>>);
+
+/// The next of a [`Follower`].
+#[derive(Debug)]
+pub enum Next {
+    /// This has happened.
+    Happened(Arc<Happening>),
+    /// So many were missed, since they were not asked for in time.
+    Missed(u64),
+}
+
+impl Follower {
+    /// Waits for the next; `None`: there will be none. Dropping the future misses nothing.
+    pub async fn next(&mut self) -> Option<Next> {
+        match self.0.recv().await {
+            Ok(happening) => Some(Next::Happened(happening)),
+            Err(RecvError::Lagged(missed)) => Some(Next::Missed(missed)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// The event without what a line of it doesn't show, so that a thousand of them are small.
+fn slim(event: &Event) -> Event {
+    match event {
+        Event::Began {
+            schema,
+            saga,
+            plan,
+            name,
+            seed,
+            trigger,
+            at,
+        } => Event::Began {
+            schema: *schema,
+            saga: *saga,
+            plan: *plan,
+            name: name.clone(),
+            seed: *seed,
+            trigger: Trigger {
+                request: Request {
+                    method: cut(&trigger.request.method),
+                    url: cut(&trigger.request.url),
+                    headers: Headers::default(),
+                    body: Bytes::new(),
+                },
+                path: Vec::new(),
+                destination: trigger.destination,
+                depth: trigger.depth,
+            },
+            at: *at,
+        },
+        Event::Ended {
+            step,
+            direction,
+            attempt,
+            end,
+            class,
+            at,
+        } => Event::Ended {
+            step: *step,
+            direction: *direction,
+            attempt: *attempt,
+            end: match end {
+                AttemptEnd::Answered(response) => AttemptEnd::Answered(Response {
+                    status: response.status,
+                    headers: Headers::default(),
+                    body: Bytes::new(),
+                    truncated: true,
+                }),
+                // Words of Qbox's own.
+                end => end.clone(),
+            },
+            class: *class,
+            at: *at,
+        },
+        small => small.clone(),
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.chars().nth(TEXT) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(TEXT).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::{Class, Direction, StepId};
+    use std::time::Duration;
+
+    fn plan() -> Arc<Plan> {
+        let (plan, _) = crate::runner::testing::plan(
+            "name = \"x\"\n[trigger]\nurl = \"http://trips/trips/{trip}\"\n\
+             [[step]]\nname = \"hotel\"\nrequest = { method = \"PUT\", url = \"http://hotel/7\" }\n",
+        );
+        plan
+    }
+
+    fn of(plan: &Arc<Plan>) -> Of<'_> {
+        Of {
+            saga: SagaId(7),
+            plan,
+            arrived: Timestamp::default(),
+        }
+    }
+
+    fn ended(number: usize) -> Event {
+        Event::Ended {
+            step: StepId(0),
+            direction: Direction::Transaction,
+            attempt: 1,
+            end: AttemptEnd::Answered(Response {
+                status: 500,
+                headers: Headers(vec![("a".to_owned(), Bytes::from_static(b"secret"))]),
+                body: Bytes::from_static(b"secret"),
+                truncated: false,
+            }),
+            class: Class::Unknown,
+            at: Timestamp::default().after(Duration::from_micros(number as u64)),
+        }
+    }
+
+    /// The number that an event of [`ended`] was made from.
+    fn number(happening: &Happening) -> u64 {
+        match &happening.what {
+            What::Event(event) => match &**event {
+                Event::Ended { at, .. } => at.0,
+                event => panic!("{event:?}"),
+            },
+            what => panic!("{what:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_and_what_follows_meet() {
+        let (feed, plan) = (Feed::new(), plan());
+        for n in 0..KEPT + 5 {
+            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
+        }
+        let (kept, mut follower) = feed.follow();
+        assert_eq!((kept.len(), number(&kept[0])), (KEPT, 5));
+        assert!(
+            !format!("{kept:?}").contains("secret"),
+            "bodies and fields are not kept"
+        );
+        feed.events(&of(&plan), &[ended(KEPT + 5)], &Secrets::default());
+        let Some(Next::Happened(next)) = follower.next().await else {
+            panic!("nothing followed")
+        };
+        assert_eq!(number(&next), number(&kept[KEPT - 1]) + 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_how_much_was_missed() {
+        let (feed, plan) = (Feed::new(), plan());
+        let (_, mut follower) = feed.follow();
+        for n in 0..BEHIND + 10 {
+            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
+        }
+        assert!(matches!(follower.next().await, Some(Next::Missed(10))));
+        let Some(Next::Happened(next)) = follower.next().await else {
+            panic!("nothing followed")
+        };
+        assert_eq!(number(&next), 10);
+        drop(feed);
+        let mut rest = 0;
+        while follower.next().await.is_some() {
+            rest += 1;
+        }
+        assert_eq!(rest, BEHIND - 1);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "é".repeat(2 * TEXT);
+        assert_eq!(cut(&long).chars().count(), TEXT + 1);
+        assert_eq!(cut("short"), "short");
+    }
+}

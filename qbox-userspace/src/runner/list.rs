@@ -1,0 +1,180 @@
+//! Sagas by id, in lists and by their triggers' keys: those that the registry holds, and behind it all that the journal
+//! still keeps.
+//!
+//! The registry goes first: of a saga that both know it knows more. Errors: the journal's.
+
+use super::filter::{self, Filter};
+use super::registry::Entry;
+use super::{Detail, Refused, Replied, Runner, State, Summary};
+use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
+use crate::saga::{Event, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a journal has of a saga: its plan and its events.
+type Kept = (Arc<Plan>, Vec<Event>);
+
+impl Runner {
+    /// A page of the sagas that `filter` holds for. It may read the disk for some 100 ms.
+    ///
+    /// # Errors
+    /// The journal can't be read.
+    pub fn sagas(&self, filter: &Filter, page: &Page) -> Result<Vec<Summary>, JournalError> {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let place = |summary: &Summary| Place::new(page.sort, summary.id, summary.ended, &summary.name);
+        let mut known = Vec::new();
+        shared.registry.each_youngest(|entry| {
+            entry.look(|summary| {
+                if filter.matches(summary, &entry.plan, now) {
+                    known.push((place(summary), entry.id));
+                }
+            });
+            true
+        });
+        page.cut(&mut known, |(place, _)| place.clone());
+        let known = known.iter().filter_map(|(_, id)| shared.registry.get(*id));
+        let mut sagas: Vec<Summary> = known.map(|entry| entry.summary()).collect();
+        if let Some(query) = self.query(filter, now)? {
+            let ended = shared.journal.list(&query, page)?;
+            let ended = ended
+                .into_iter()
+                .filter(|saga| shared.registry.get(saga.id).is_none());
+            sagas.extend(ended.map(Summary::from));
+            page.cut(&mut sagas, place);
+        }
+        Ok(sagas)
+    }
+
+    /// What the filter means for those that the journal alone knows; `None`: none of them is meant.
+    fn query(&self, filter: &Filter, now: Timestamp) -> Result<Option<Query>, JournalError> {
+        let states: Vec<SagaState> = filter.states.iter().filter_map(|state| state.last()).collect();
+        if states.is_empty() && !filter.states.is_empty() {
+            return Ok(None);
+        }
+        let before = |age: Duration| {
+            let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+            Timestamp(now.0.saturating_sub(age))
+        };
+        let plans = match &filter.upstream {
+            Some(host) => Some(self.plans_that_call(host)?),
+            None => None,
+        };
+        Ok(Some(Query {
+            states,
+            name: filter.name.clone(),
+            plans,
+            from: filter.younger_than.map(before),
+            until: filter.older_than.map(before),
+            failed_step: filter.step.clone(),
+        }))
+    }
+
+    fn plans_that_call(&self, host: &str) -> Result<Vec<PlanHash>, JournalError> {
+        let journal = &self.shared.journal;
+        let mut found = journal.plans()?;
+        // One that can't be read is no reason to show nothing of the others.
+        found.retain(|hash| matches!(journal.plan(*hash), Ok(Some(plan)) if filter::calls(&plan, host)));
+        Ok(found)
+    }
+
+    /// One saga with its history.
+    ///
+    /// # Errors
+    /// The journal can't be read.
+    pub fn saga(&self, id: SagaId) -> Result<Option<Detail>, JournalError> {
+        let journal = &self.shared.journal;
+        if let Some(entry) = self.shared.registry.get(id) {
+            return Ok(Some(Detail {
+                summary: entry.summary(),
+                plan: Arc::clone(&entry.plan),
+                events: self.shown(&journal.history(id)?.unwrap_or_default()),
+                sent: entry.sent(),
+            }));
+        }
+        let Some(outline) = journal.ended(id)? else {
+            return Ok(None);
+        };
+        let kept = self.kept(id)?;
+        Ok(kept.map(|(plan, events)| Detail {
+            summary: outline.into(),
+            plan,
+            events: self.shown(&events),
+            sent: Vec::new(),
+        }))
+    }
+
+    fn shown(&self, events: &[Event]) -> Vec<Event> {
+        events.iter().map(|event| self.secrets().event(event)).collect()
+    }
+
+    /// A saga that has ended, that the registry doesn't hold, and that a trigger of this stamp is to be joined to.
+    pub(super) fn earlier(&self, stamp: &Stamp) -> Result<Option<Arc<Entry>>, Refused> {
+        let journal = &self.shared.journal;
+        let Some((id, payload)) = journal.ended_with(&stamp.key).map_err(Refused::NotBegun)? else {
+            return Ok(None);
+        };
+        if payload != stamp.payload {
+            return Err(Refused::KeyReused);
+        }
+        // It did end: whatever hides its reply, it must not be begun once more.
+        let hidden =
+            |error: &dyn std::fmt::Display| Refused::Halted(format!("its reply can't be read: {error}"));
+        let outline = journal.ended(id).map_err(|error| hidden(&error))?;
+        let kept = self.kept(id).map_err(|error| hidden(&error))?;
+        let (Some(outline), Some((plan, events))) = (outline, kept) else {
+            // Dropped just now, for its age.
+            return Ok(None);
+        };
+        let saga = Saga::replay(Arc::clone(&plan), events).map_err(|error| hidden(&error))?;
+        let reply = saga.reply(self.secrets()).ok_or_else(|| hidden(&"it has none"))?;
+        let registry = &self.shared.registry;
+        Ok(Some(registry.cache(&plan, stamp, outline.into(), reply)))
+    }
+
+    /// What the journal holds of a saga.
+    fn kept(&self, id: SagaId) -> Result<Option<Kept>, JournalError> {
+        let journal = &self.shared.journal;
+        let Some(events) = journal.history(id)? else {
+            return Ok(None);
+        };
+        let damaged = |cause: &str| JournalError::Record {
+            saga: id,
+            cause: cause.to_owned(),
+        };
+        let Some(Event::Began { plan, .. }) = events.first() else {
+            return Err(damaged("it doesn't begin with its beginning"));
+        };
+        let plan = journal.plan(*plan)?;
+        let plan = plan.ok_or_else(|| damaged("the plan that it ran under is missing"))?;
+        Ok(Some((plan, events)))
+    }
+}
+
+impl State {
+    /// As the machine has it, if it is one that a saga ends in.
+    pub(super) fn last(self) -> Option<SagaState> {
+        match self {
+            Self::Committed => Some(SagaState::Committed),
+            Self::Compensated => Some(SagaState::Compensated),
+            Self::Waiting | Self::Running | Self::Compensating | Self::Stuck | Self::Halted => None,
+        }
+    }
+}
+
+impl From<Outline> for Summary {
+    fn from(outline: Outline) -> Self {
+        Self {
+            id: outline.id,
+            name: outline.name,
+            state: outline.state.into(),
+            arrived: outline.began,
+            ended: Some(outline.ended),
+            failed_step: outline.failed_step,
+            cause: outline.cause,
+            stuck: Vec::new(),
+            paused: false,
+            replied: outline.replied.map(|(at, status)| Replied { at, status }),
+        }
+    }
+}

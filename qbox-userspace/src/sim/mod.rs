@@ -9,6 +9,9 @@
 //! The machine under test is the real one. The rest is a model: of the runner (send, wait for the journal, send the rest, reply), of a
 //! journal whose end can be lost, event by event, and of services that do what docs/guarantees.md asks of them.
 //!
+//! What it can't find: what lies in values (expressions, bodies, `max_elapsed`), in plans of more steps, in more misfortunes at once
+//! than a run may hold, in the true runner and journal. For these there are property tests, and suites with the real binary.
+//!
 //! Known states are not walked again ([`walk`]). Moments count by their order alone. Knows the saga room, and config and
 //! journal for reading plans; is no part of the binary.
 

@@ -3,16 +3,16 @@
 //! A browser must not be made to decide by a page from elsewhere (cross-site request forgery): a decision is JSON and says so,
 //! which such a page can't send without asking first, and an `Origin` that isn't this API's own is refused.
 
-use super::filter::FilterQuery;
 use super::peer::Peer;
-use super::problem::problem;
+use super::problem::{Refusal, problem};
+use super::query::Parameters;
 use super::routes::Shared;
 use crate::runner::{ActError, Acted, Action, Decision, Filter, NoAction};
 use crate::saga::SagaId;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -136,17 +136,16 @@ pub(super) async fn all(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(action): Path<String>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    query: Parameters,
     body: Sent,
 ) -> Response {
     let decision = match decision(&action, peer, body) {
         Ok(decision) => decision,
         Err((status, detail)) => return problem(status, &detail),
     };
-    let query = query.map_err(|error| error.body_text());
-    let Which { filter, dry_run } = match query.and_then(|Query(query)| which(query)) {
+    let Which { filter, dry_run } = match which(query) {
         Ok(which) => which,
-        Err(wrong) => return problem(StatusCode::BAD_REQUEST, &wrong),
+        Err(refusal) => return refusal.into_response(),
     };
     match shared.runner.act_all(&filter, &decision, dry_run).await {
         Ok(acted) => Json(report(decision.action, dry_run, &acted)).into_response(),
@@ -161,25 +160,16 @@ struct Which {
     dry_run: bool,
 }
 
-/// Stricter than the list: what is misspelt, or missing, must not turn into "all".
-fn which(query: Vec<(String, String)>) -> Result<Which, String> {
-    let (mut dry_run, mut all) = (false, false);
-    let mut wanted = FilterQuery::default();
-    for (key, value) in query {
-        let flag = || match value.as_str() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err(format!("{key}: write true or false")),
-        };
-        match key.as_str() {
-            "dry_run" => dry_run = flag()?,
-            "all" => all = flag()?,
-            _ => wanted.set(&key, value)?,
-        }
-    }
-    let filter = wanted.filter()?;
+/// What is missing must not turn into "all".
+fn which(mut query: Parameters) -> Result<Which, Refusal> {
+    let (dry_run, all) = (query.switch("dry_run")?, query.switch("all")?);
+    let filter = query.filter()?;
+    query.done()?;
     match filter == Filter::default() && !all {
-        true => Err("say which sagas: give a filter, or all=true".to_owned()),
+        true => {
+            let detail = "say which sagas: give a filter, or all=true";
+            Err(problem(StatusCode::BAD_REQUEST, detail).into())
+        }
         false => Ok(Which { filter, dry_run }),
     }
 }
@@ -261,25 +251,5 @@ mod tests {
             assert!(!is_json(&headers(&[("content-type", other)])), "{other}");
         }
         assert!(!is_json(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn what_is_misspelt_does_not_mean_all() {
-        let of = |pairs: &[(&str, &str)]| {
-            let owned = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-            which(owned.collect())
-        };
-        assert!(of(&[("state", "stuck"), ("dry_run", "true")]).unwrap().dry_run);
-        assert!(!of(&[("all", "true")]).unwrap().dry_run);
-        assert_eq!(
-            of(&[]).unwrap_err(),
-            "say which sagas: give a filter, or all=true"
-        );
-        assert!(
-            of(&[("stat", "stuck"), ("all", "true")])
-                .unwrap_err()
-                .contains("`stat`")
-        );
-        assert!(of(&[("all", "yes")]).is_err());
     }
 }

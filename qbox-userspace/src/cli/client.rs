@@ -3,7 +3,7 @@
 use crate::admin::read_token;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::http::uri::Authority;
@@ -24,6 +24,8 @@ const LONGEST_ANSWER: usize = 64 << 20;
 /// One event of a saga.
 const LONGEST_LINE: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A decision for 10,000 sagas, each written to disk.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// Where events are followed, Qbox sends an empty line every 10 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -47,6 +49,28 @@ impl fmt::Display for Place {
             Self::Unix(path) => path.display().fmt(f),
             Self::Tcp(authority) => write!(f, "http://{authority}"),
         }
+    }
+}
+
+/// An answer, of whatever status.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What was asked.
+    path: String,
+    /// The status.
+    pub(super) status: StatusCode,
+    body: Bytes,
+}
+
+impl Answer {
+    /// The body.
+    ///
+    /// # Errors
+    /// It is no JSON of that shape.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        let path = &self.path;
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("what Qbox answered to {path} is not what this version of `qbox` reads"))
     }
 }
 
@@ -84,12 +108,20 @@ impl Client {
     /// # Errors
     /// No Qbox answers there, or not with success, or not with what was expected.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let (status, body) = self.in_time(self.exchange(path)).await?;
-        if !status.is_success() {
-            bail!("{}", self.refusal(status, path, &body));
+        let answer = self.in_time(PATIENCE, self.exchange(path, None)).await?;
+        if !answer.status.is_success() {
+            bail!("{}", self.refusal(&answer));
         }
-        serde_json::from_slice(&body)
-            .with_context(|| format!("what Qbox answered to {path} is not what this version of `qbox` reads"))
+        answer.json()
+    }
+
+    /// POSTs `body` as JSON to `path`.
+    ///
+    /// # Errors
+    /// No Qbox answers there.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        let asked = self.exchange(path, Some(body.to_string().into()));
+        self.in_time(LONG_PATIENCE, asked).await
     }
 
     /// GETs `path` and hands on each line that is not empty, until `each` breaks off or Qbox ends, however it does.
@@ -101,11 +133,10 @@ impl Client {
         path: &str,
         mut each: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<()> {
-        let mut response = self.in_time(self.send(path)).await?;
-        let status = response.status();
-        if !status.is_success() {
-            let body = self.in_time(whole(response, path)).await?;
-            bail!("{}", self.refusal(status, path, &body));
+        let mut response = self.in_time(PATIENCE, self.send(path, None)).await?;
+        if !response.status().is_success() {
+            let answer = self.in_time(PATIENCE, whole(response, path)).await?;
+            bail!("{}", self.refusal(&answer));
         }
         let mut rest: Vec<u8> = Vec::new();
         loop {
@@ -139,19 +170,20 @@ impl Client {
         }
     }
 
-    async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
-        let answer = tokio::time::timeout(PATIENCE, answer).await;
+    async fn in_time<T>(&self, patience: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let answer = tokio::time::timeout(patience, answer).await;
         answer.with_context(|| {
             format!(
-                "Qbox took the connection at {} and gave no answer in {PATIENCE:?}",
+                "Qbox took the connection at {} and gave no answer in {patience:?}",
                 self.place
             )
         })?
     }
 
     /// What an answer other than success says: the problem's detail (RFC 9457), or else the body.
-    fn refusal(&self, status: StatusCode, path: &str, body: &[u8]) -> String {
-        if status == StatusCode::UNAUTHORIZED {
+    pub(super) fn refusal(&self, answer: &Answer) -> String {
+        let Answer { path, status, body } = answer;
+        if *status == StatusCode::UNAUTHORIZED {
             let what = match self.token {
                 Some(_) => "does not know this token: give that of its `admin.token_file`",
                 None => "asks for a token: name its file",
@@ -166,18 +198,17 @@ impl Client {
         format!("Qbox answered {status} to {path}: {}", detail.unwrap_or(&text))
     }
 
-    async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes)> {
-        let response = self.send(path).await?;
-        Ok((response.status(), whole(response, path).await?))
+    async fn exchange(&self, path: &str, body: Option<Bytes>) -> Result<Answer> {
+        whole(self.send(path, body).await?, path).await
     }
 
     /// Asks, and waits for the head of the answer.
-    async fn send(&self, path: &str) -> Result<Response<Incoming>> {
+    async fn send(&self, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>> {
         match &self.place {
             Place::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(socket, &error))?;
-                self.send_over(stream, "localhost", path).await
+                self.send_over(stream, "localhost", path, body).await
             }
             Place::Tcp(authority) => {
                 let address = (
@@ -186,30 +217,47 @@ impl Client {
                 );
                 let stream = TcpStream::connect(address).await;
                 let stream = stream.with_context(|| format!("no Qbox answers at http://{authority}"))?;
-                self.send_over(stream, authority.as_str(), path).await
+                self.send_over(stream, authority.as_str(), path, body).await
             }
         }
     }
 
-    async fn send_over<S>(&self, stream: S, host: &str, path: &str) -> Result<Response<Incoming>>
+    async fn send_over<S>(
+        &self,
+        stream: S,
+        host: &str,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the answer's body, or with this process. What goes wrong with it the body says.
         tokio::spawn(async move { drop(connection.await) });
-        let mut request = Request::get(path).header(header::HOST, host);
+        let mut request = match body {
+            Some(_) => Request::post(path).header(header::CONTENT_TYPE, "application/json"),
+            None => Request::get(path),
+        };
+        request = request.header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?)
+        Ok(sender
+            .send_request(request.body(Full::new(body.unwrap_or_default()))?)
+            .await?)
     }
 }
 
-async fn whole(response: Response<Incoming>, path: &str) -> Result<Bytes> {
+async fn whole(response: Response<Incoming>, path: &str) -> Result<Answer> {
+    let status = response.status();
     let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("the answer to {path}: {error}"))?;
-    Ok(body.to_bytes())
+    Ok(Answer {
+        path: path.to_owned(),
+        status,
+        body: body.to_bytes(),
+    })
 }
 
 fn refused(socket: &Path, error: &io::Error) -> anyhow::Error {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 a finding or a failure, 2 wrong use (clap's own). `qbox exec` ends as the command that it ran.
 //! What is for a person goes to standard error; what was asked for, to standard output.
 
+mod act;
 mod check;
 mod client;
 mod exec;
@@ -37,7 +38,7 @@ enum Command {
     Exec(Exec),
     /// Look at the sagas of the running Qbox.
     #[command(subcommand)]
-    Sagas(Sagas),
+    Sagas(Box<Sagas>),
     Status(Status),
 }
 
@@ -88,6 +89,18 @@ enum Sagas {
         #[command(flatten)]
         asking: Asking,
     },
+    /// Try what is stuck, or waits for another attempt of its compensation, again at once.
+    Retry(act::Decision),
+    /// One step was settled by hand: its compensation counts as done.
+    Skip(act::Decision),
+    /// The whole saga was settled by hand, in the direction it was going: compensated, or committed behind its pivot.
+    Resolve(act::Decision),
+    /// Abort a saga that goes forward: what may have happened is undone.
+    Compensate(act::Decision),
+    /// Start nothing new of the saga until it is resumed.
+    Pause(act::Decision),
+    /// Go on with a paused saga.
+    Resume(act::Decision),
     /// One saga, with all that happened to it: where its time went, and each attempt with its answer.
     Show {
         /// Its id, as X-Qbox-TransactionID of its reply has it.
@@ -182,30 +195,7 @@ pub fn main() -> ExitCode {
             .running
             .client()
             .and_then(|client| exec::exec(exec.pod.as_deref(), &client, &exec.command)),
-        Command::Sagas(Sagas::List {
-            which,
-            sort,
-            limit,
-            cursor,
-            asking,
-        }) => {
-            let place = which::pairs(&[("sort", Some(&sort)), ("cursor", cursor.as_ref())]);
-            let path = format!("/api/v1/sagas?limit={limit}{place}{}", which.query());
-            ask(&asking, &path, show::sagas)
-        }
-        Command::Sagas(Sagas::Tail {
-            which,
-            follow,
-            limit,
-            asking,
-        }) => {
-            let follow_too = if follow { "&follow=1" } else { "" };
-            let path = format!("/api/v1/events?limit={limit}{follow_too}{}", which.query());
-            tail::tail(&asking, &path, follow)
-        }
-        Command::Sagas(Sagas::Show { id, asking }) => {
-            ask(&asking, &format!("/api/v1/sagas/{id}"), timeline::saga)
-        }
+        Command::Sagas(about) => sagas(*about),
         Command::Status(Status { asking }) => ask(&asking, "/api/v1/status", show::status),
     };
     done.unwrap_or_else(|error| {
@@ -213,6 +203,39 @@ pub fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn sagas(about: Sagas) -> anyhow::Result<ExitCode> {
+    match about {
+        Sagas::List {
+            which,
+            sort,
+            limit,
+            cursor,
+            asking,
+        } => {
+            let place = which::pairs(&[("sort", Some(&sort)), ("cursor", cursor.as_ref())]);
+            let path = format!("/api/v1/sagas?limit={limit}{place}{}", which.query());
+            ask(&asking, &path, show::sagas)
+        }
+        Sagas::Tail {
+            which,
+            follow,
+            limit,
+            asking,
+        } => {
+            let follow_too = if follow { "&follow=1" } else { "" };
+            let path = format!("/api/v1/events?limit={limit}{follow_too}{}", which.query());
+            tail::tail(&asking, &path, follow)
+        }
+        Sagas::Show { id, asking } => ask(&asking, &format!("/api/v1/sagas/{id}"), timeline::saga),
+        Sagas::Retry(decision) => act::act("retry", &decision),
+        Sagas::Skip(decision) => act::act("skip", &decision),
+        Sagas::Resolve(decision) => act::act("resolve", &decision),
+        Sagas::Compensate(decision) => act::act("compensate", &decision),
+        Sagas::Pause(decision) => act::act("pause", &decision),
+        Sagas::Resume(decision) => act::act("resume", &decision),
+    }
 }
 
 /// Asks the running Qbox and prints what it says.

@@ -9,13 +9,13 @@ use std::fmt::Write;
 pub(super) struct Which {
     /// In this state, or in one of these: waiting, running, committed, compensating, compensated, stuck, halted.
     #[arg(long, value_name = "STATE[,STATE]")]
-    state: Option<String>,
+    pub(super) state: Option<String>,
     /// Of this definition.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// This step failed, or is stuck.
     #[arg(long, value_name = "STEP")]
-    step: Option<String>,
+    pub(super) step: Option<String>,
     /// A message goes to this host, or host and port, as the saga file has it.
     #[arg(long, value_name = "HOST")]
     upstream: Option<String>,
@@ -28,6 +28,15 @@ pub(super) struct Which {
 }
 
 impl Which {
+    /// Whether anything but a step is asked for.
+    pub(super) fn has_more_than_step(&self) -> bool {
+        let step = Self {
+            step: self.step.clone(),
+            ..Self::default()
+        };
+        self.query() != step.query()
+    }
+
     /// The parameters of a query, each with its `&`; empty where nothing is asked for.
     pub(super) fn query(&self) -> String {
         pairs(&[

@@ -21,8 +21,8 @@ pub enum Action {
     Retry,
     /// This step was settled by hand: its compensation counts as done; or, behind an applied pivot, the step as applied.
     Skip,
-    /// The whole saga was settled by hand, in the direction it was going: one that was being undone is compensated; one
-    /// stuck behind its pivot goes on with the stuck steps taken as applied.
+    /// The whole saga was settled by hand, in the direction it was going: one that was being undone is compensated; one that
+    /// was stuck behind its applied pivot is committed.
     Resolve,
     /// Abort a saga that goes forward.
     Compensate,
@@ -53,6 +53,24 @@ impl Action {
             Self::Compensate => "compensate",
             Self::Pause => "pause",
             Self::Resume => "resume",
+        }
+    }
+}
+
+impl Action {
+    /// Whether one who means many sagas can mean this one.
+    fn concerns(self, summary: &Summary, filter: &Filter) -> bool {
+        match summary.state {
+            State::Committed | State::Compensated => false,
+            State::Halted => filter.states.contains(&State::Halted),
+            State::Waiting | State::Running | State::Compensating | State::Stuck => match self {
+                Self::Retry | Self::Skip | Self::Resolve => {
+                    matches!(summary.state, State::Stuck | State::Compensating) || !summary.stuck.is_empty()
+                }
+                Self::Compensate => summary.state == State::Running,
+                Self::Pause => !summary.paused,
+                Self::Resume => summary.paused,
+            },
         }
     }
 }
@@ -214,10 +232,12 @@ impl Runner {
         Ok(entry.summary())
     }
 
-    /// Puts a decision to every saga that has not ended and that `filter` holds for, oldest first, and says what became of
-    /// each. With `dry_run` it is only asked whether it could be taken.
+    /// Puts a decision to every saga that it can be meant for and that `filter` holds for, oldest first, and says what became
+    /// of each. With `dry_run` it is only asked whether it could be taken.
     ///
-    /// Halted sagas take no decision; they are counted only where the filter asks for them.
+    /// It can be meant for a saga that has not ended: to be helped, for one that is stuck or compensates; to be turned back, for
+    /// one that goes forward; to be resumed, for one that is paused. A halted one takes no decision, and is told of only
+    /// where the filter asks for it.
     ///
     /// # Errors
     /// [`ActError::Malformed`]: the decision is none, for any saga.
@@ -232,12 +252,7 @@ impl Runner {
         let mut entries = self.shared.registry.all();
         entries.retain(|entry| {
             let summary = entry.summary();
-            let open = match summary.state {
-                State::Committed | State::Compensated => false,
-                State::Halted => filter.states.contains(&State::Halted),
-                State::Waiting | State::Running | State::Compensating | State::Stuck => true,
-            };
-            open && filter.matches(&summary, &entry.plan, now)
+            decision.action.concerns(&summary, filter) && filter.matches(&summary, &entry.plan, now)
         });
         let mut waiting = (0..).zip(entries);
         let decision = Arc::new(decision.clone());

@@ -423,13 +423,17 @@ async fn all_that_match_are_acted_on() {
     // Its flight is in order now, and nobody is asked for.
     let again = runner.act_all(&filter, &of_flight, false).await.unwrap();
     assert_eq!(again, []);
-    let pause = decision(Action::Resume, None);
-    let refused = runner.act_all(&Filter::default(), &pause, false).await.unwrap();
+    let of_car = decision(Action::Skip, Some("car"));
+    let refused = runner.act_all(&Filter::default(), &of_car, false).await.unwrap();
+    assert_eq!(refused.len(), 99);
     assert!(
         refused
             .iter()
             .all(|one| matches!(one.result, Err(ActError::NotNow(_))))
     );
+    let resume = decision(Action::Resume, None);
+    let none_is_paused = runner.act_all(&Filter::default(), &resume, false).await;
+    assert_eq!(none_is_paused, Ok(Vec::new()));
     let all = decision(Action::Retry, None);
     let acted = runner.act_all(&Filter::default(), &all, false).await.unwrap();
     assert_eq!(ids(&acted), stuck);

@@ -9,8 +9,8 @@ impl Saga {
     /// Why an operator's decision changes nothing, or can't be taken, as things stand. `None`: it can.
     ///
     /// [`OperatorAction::Resolve`] says that a person has settled all that was open, in the direction in which the saga was going:
-    /// one that was being undone is then compensated; one whose pivot is applied, and which was stuck behind it, goes on
-    /// forward with the stuck steps taken as applied. It can't turn one into the other.
+    /// one that was being undone is then compensated; one that was stuck behind its applied pivot is committed, each step that
+    /// was not done taken as applied. It can't turn one into the other.
     #[must_use]
     pub fn objection(&self, action: &OperatorAction) -> Option<&'static str> {
         if self.ended.is_some() {

@@ -4,7 +4,7 @@
 //! Ends 0 when all of it is done, 1 when a saga could not be acted on (or Qbox not be asked), 2 for wrong use.
 
 use super::client::{Answer, Client};
-use super::show::{list, number, table, text};
+use super::show::{list, number, plain, table, text};
 use super::which::Which;
 use super::{Asking, Cli};
 use crate::saga::SagaId;
@@ -23,7 +23,8 @@ pub(super) struct Decision {
     /// The saga's id.
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     id: Option<SagaId>,
-    /// All that have not ended and that the filters hold for; asks first.
+    /// All that have not ended and that the filters hold for; asks first. `retry`, `skip` and `resolve` are for the stuck, unless
+    /// --state says more; the --step of `retry` and `skip` chooses the sagas and is the step that is meant.
     #[arg(long)]
     all: bool,
     /// Why, for those who read the saga's history: one line.
@@ -126,7 +127,12 @@ fn refused(client: &Client, answer: &Answer) -> Result<ExitCode> {
         answer.status,
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
     );
-    let said = client.refusal(answer);
+    let problem: Value = answer.json().unwrap_or_default();
+    let detail = problem.get("detail").and_then(Value::as_str);
+    let said = match detail.filter(|_| answer.status != StatusCode::UNAUTHORIZED) {
+        Some(detail) => plain(detail).into_owned(),
+        None => client.refusal(answer),
+    };
     if !wrong_use {
         bail!("{said}");
     }

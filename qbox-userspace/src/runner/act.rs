@@ -11,6 +11,7 @@ use crate::saga::{Operator, OperatorAction, Plan, SagaId, StepId};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -214,6 +215,9 @@ fn find(plan: &Plan, name: &str) -> Result<StepId, ActError> {
 /// Sagas that a bulk decision is put to at once: enough for the journal to commit them in groups.
 const AT_ONCE: usize = 64;
 
+/// How long a decision may take to be durable: a saga's task waits for nothing else than the disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl Runner {
     /// Puts an operator's decision to a saga, and gives the saga as it stands once the decision is durable.
     ///
@@ -280,6 +284,14 @@ impl Runner {
     }
 
     async fn order(&self, entry: &Entry, decision: &Decision, dry_run: bool) -> Result<(), ActError> {
+        let put = tokio::time::timeout(PATIENCE, self.put(entry, decision, dry_run)).await;
+        put.unwrap_or_else(|_| {
+            let cause = format!("not within {PATIENCE:?}; whether it was, the saga's history says");
+            Err(ActError::Journal(cause))
+        })
+    }
+
+    async fn put(&self, entry: &Entry, decision: &Decision, dry_run: bool) -> Result<(), ActError> {
         ended(&entry.summary())?;
         let operator = decision.operator(&entry.plan)?;
         let (answer, heard) = oneshot::channel();

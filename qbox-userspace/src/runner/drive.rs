@@ -270,6 +270,9 @@ impl<'a> Drive<'a> {
         self.active.count_as(As::Active);
         let answer = if self.shared.draining.load(Ordering::SeqCst) {
             Err(ActError::Draining)
+        } else if let Some(cause) = self.shared.journal.failure() {
+            // It would halt the saga, and help nobody.
+            Err(ActError::Journal(cause))
         } else if let Some(objection) = self.saga.objection(&order.operator.action) {
             Err(ActError::NotNow(objection.to_owned()))
         } else if order.dry_run {

@@ -9,6 +9,7 @@ struct Gated {
     asked: watch::Sender<usize>,
     gate: watch::Receiver<bool>,
     breaks_at: u64,
+    failed: Arc<AtomicBool>,
 }
 
 impl Gated {
@@ -18,6 +19,7 @@ impl Gated {
             asked: watch::Sender::new(0),
             gate,
             breaks_at,
+            failed: Arc::default(),
         }
     }
 }
@@ -36,6 +38,10 @@ impl Journal for Gated {
             drop(gate.wait_for(|open| *open).await);
             Ok(())
         })
+    }
+    fn failure(&self) -> Option<String> {
+        let failed = self.failed.load(Ordering::SeqCst);
+        failed.then(|| "no space left on device".to_owned())
     }
     fn store_plan(&self, hash: PlanHash, plan: &Arc<Plan>) -> Result<(), JournalError> {
         self.inner.store_plan(hash, plan)
@@ -121,4 +127,45 @@ async fn a_journal_that_fails_halts_the_saga() {
         1,
         "nothing is sent of a saga that did not begin"
     );
+}
+
+#[tokio::test]
+async fn a_decision_is_acknowledged_once_it_is_durable() {
+    let hotel = Service::start(|_| Act::Hang).await;
+    let plan = saga("", &[step("hotel", &hotel.url("/7"), "")]);
+    let (open, gate) = watch::channel(true);
+    let journal = Gated::new(gate, u64::MAX);
+    let (mut asked, failed) = (journal.asked.subscribe(), Arc::clone(&journal.failed));
+    let runner = runner_with(journal, Settings::default());
+    let id = start(&runner, &plan, trigger("7", None, "")).unwrap().id;
+    hotel.asked(1).await;
+    open.send_replace(false);
+    asked.mark_unchanged();
+    let decision = |action| Decision {
+        action,
+        step: None,
+        who: "ada".to_owned(),
+        why: "to look".to_owned(),
+    };
+    let pause = decision(Action::Pause);
+    let acting = runner.act(id, &pause);
+    tokio::pin!(acting);
+    tokio::select! {
+        biased;
+        _ = &mut acting => panic!("acknowledged before it was durable"),
+        changed = asked.changed() => changed.unwrap(),
+    }
+    open.send_replace(true);
+    assert!(
+        tokio::time::timeout(PATIENCE, acting)
+            .await
+            .unwrap()
+            .unwrap()
+            .paused
+    );
+    // A journal that has failed is asked for nothing more: the saga stays what it is.
+    failed.store(true, Ordering::SeqCst);
+    let refused = runner.act(id, &decision(Action::Resume)).await.unwrap_err();
+    assert_eq!(refused, ActError::Journal("no space left on device".to_owned()));
+    assert_eq!(runner.saga(id).unwrap().unwrap().summary.state, State::Running);
 }

@@ -101,12 +101,19 @@ impl Scrape {
         let health = runner.health();
         // Those that have ended are counted when they end; how many of them are still remembered says nothing.
         let ended = |state: &State| matches!(state, State::Committed | State::Compensated);
-        let states = runner.states().into_iter().filter(|(state, _)| !ended(state));
+        let (states, paused) = runner.states();
+        let states = states.into_iter().filter(|(state, _)| !ended(state));
         draw.rows(
             Gauge,
             "sagas",
             "Sagas that have not ended, by state; each that is stuck or halted waits for a person",
             states.map(|(state, count)| ([("state", state.as_str())], count as u64)),
+        )?;
+        draw.one(
+            Gauge,
+            "sagas_paused",
+            "Sagas that an operator has paused",
+            paused as u64,
         )?;
         draw.one(
             Gauge,

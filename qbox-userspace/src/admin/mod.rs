@@ -222,4 +222,8 @@ impl Drop for Admin {
 }
 
 #[cfg(test)]
+mod openapi_tests;
+#[cfg(test)]
+mod schema_tests;
+#[cfg(test)]
 mod tests;

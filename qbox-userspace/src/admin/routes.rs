@@ -16,7 +16,7 @@ use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::io;
@@ -33,6 +33,31 @@ pub(super) struct Shared {
     pub(super) followers: Followers,
 }
 
+/// Every route. A test holds docs/openapi.json to them.
+pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    vec![
+        ("/healthz", get(async || "ok\n")),
+        ("/readyz", get(ready)),
+        ("/metrics", get(metrics)),
+        ("/api/v1/openapi.json", get(openapi)),
+        ("/api/v1/status", get(status)),
+        ("/api/v1/pods", get(pods)),
+        ("/api/v1/sagas", get(list::sagas)),
+        // One pattern for both: the second is an action's name.
+        ("/api/v1/sagas/{id}", get(saga).post(actions::all)),
+        ("/api/v1/sagas/{id}/{action}", post(actions::one)),
+        ("/api/v1/events", get(events)),
+        ("/api/v1/definitions", get(definitions)),
+    ]
+}
+
+/// What all of it takes and answers.
+const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
 /// How long those who follow events may take to learn of the end.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
@@ -44,19 +69,18 @@ pub(super) async fn serve(
     unix: Option<std::os::unix::net::UnixListener>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let routes = Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/pods", get(pods))
-        .route("/api/v1/sagas", get(list::sagas))
-        // One pattern for both: the second is an action's name.
-        .route("/api/v1/sagas/{id}", get(saga).post(actions::all))
-        .route("/api/v1/sagas/{id}/{action}", post(actions::one))
-        .route("/api/v1/events", get(events))
-        .route("/api/v1/definitions", get(definitions))
+    let routes = all()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| {
+            router.route(path, methods)
+        })
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || {
+            problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this can't be asked so: Allow says how",
+            )
+        })
         .layer(DefaultBodyLimit::max(actions::LONGEST))
         .layer(from_fn(actions::no_forgery))
         .with_state(Arc::clone(&shared));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 
-fn node() -> Node {
+pub(super) fn node() -> Node {
     Node {
         capture: Capture::Explicit {
             listen: "127.0.0.1:3001".to_owned(),
@@ -31,7 +31,7 @@ fn node() -> Node {
     }
 }
 
-fn start(runner: &Runner, node: Node) -> (Admin, tempfile::TempDir) {
+pub(super) fn start(runner: &Runner, node: Node) -> (Admin, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -50,6 +50,22 @@ fn ask(mut stream: impl Read + Write, path: &str, host: &str) -> (u16, String) {
     let status = answer.get(9..12).unwrap().parse().unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     (status, body.to_owned())
+}
+
+/// Status, head and body of any request over the Unix socket.
+pub(super) fn exchange(admin: &Admin, method: &str, target: &str, body: &str) -> (u16, String, String) {
+    let mut stream = std::os::unix::net::UnixStream::connect(admin.socket().unwrap()).unwrap();
+    let length = body.len();
+    let kind = "application/json";
+    write!(
+        stream,
+        "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), head.to_owned(), body.to_owned())
 }
 
 fn get(admin: &Admin, path: &str) -> (u16, Value) {
@@ -353,7 +369,7 @@ async fn over_tcp_a_token_is_asked_where_there_is_one() {
 }
 
 /// A plan whose first step is done and undone, since its second one is refused.
-async fn refused() -> ((Arc<crate::saga::Plan>, crate::saga::PlanHash), [Service; 2]) {
+pub(super) async fn refused() -> ((Arc<crate::saga::Plan>, crate::saga::PlanHash), [Service; 2]) {
     let hotel = Service::willing().await;
     let car = Service::start(|_| Act::Answer(409, "{\"error\":\"no cars\"}")).await;
     let text = format!(

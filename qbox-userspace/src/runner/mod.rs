@@ -371,18 +371,20 @@ impl Runner {
         self.shared.stats.get()
     }
 
-    /// How many of the sagas that are known stand in each state.
+    /// How many of the sagas that are at hand stand in each state, and how many of them an operator has paused.
     #[must_use]
-    pub fn states(&self) -> [(State, usize); State::ALL.len()] {
+    pub fn states(&self) -> ([(State, usize); State::ALL.len()], usize) {
         let mut states = State::ALL.map(|state| (state, 0));
+        let mut paused = 0;
         self.shared.registry.each_youngest(|entry| {
-            let now = entry.state();
+            let (now, held) = entry.look(|summary| (summary.state, summary.paused));
             if let Some((_, count)) = states.iter_mut().find(|(state, _)| *state == now) {
                 *count += 1;
             }
+            paused += usize::from(held);
             true
         });
-        states
+        (states, paused)
     }
 
     /// What the journal has done, and has still to do.

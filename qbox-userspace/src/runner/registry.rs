@@ -107,10 +107,6 @@ impl Entry {
         self.summary_mut().arrived
     }
 
-    pub(super) fn state(&self) -> State {
-        self.summary_mut().state
-    }
-
     /// As [`Entry::summary`], without a copy.
     pub(super) fn look<T>(&self, at: impl FnOnce(&Summary) -> T) -> T {
         at(&self.summary_mut())

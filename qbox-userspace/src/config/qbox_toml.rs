@@ -206,7 +206,7 @@ impl Default for Config {
                 response_body: 1 << 20,
                 head: 64 << 10,
                 connections: 10_000,
-                sagas_in_flight: 10_000,
+                sagas_in_flight: 20_000,
                 upstream_connections: 64,
                 depth: 8,
             },

@@ -95,11 +95,18 @@ impl Held {
             let path = path.to_owned();
             move |source| OpenError::Folder { path, source }
         };
+        let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .map_err(at(folder))?;
+        // A name is on the disk when its folder was synced, not before: else a power cut takes all that is below it.
+        for made in missing {
+            let above = made.parent().filter(|path| !path.as_os_str().is_empty());
+            let above = above.unwrap_or(Path::new("."));
+            sync(above).map_err(at(above))?;
+        }
         let path = folder.join(LOCK);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -153,6 +160,11 @@ pub(super) fn open(held: &Held) -> Result<Connections, OpenError> {
     if !path.exists() {
         make(held)?;
     }
+    // Also where a Qbox that was killed had made it.
+    sync(&held.folder).map_err(|source| OpenError::Folder {
+        path: held.folder.clone(),
+        source,
+    })?;
     let of = |source| fault(&path, source);
     let mut writer = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(of)?;
     let application: i32 = writer
@@ -206,11 +218,13 @@ fn make(held: &Held) -> Result<(), OpenError> {
         migrate(&mut connection, &new, 0)?;
         connection.close().map_err(|(_, source)| of(source))?;
     }
-    File::open(&new).and_then(|file| file.sync_all()).map_err(io)?;
-    fs::rename(&new, &path).map_err(io)?;
-    File::open(&held.folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io)
+    sync(&new).map_err(io)?;
+    fs::rename(&new, &path).map_err(io)
+}
+
+/// A file or a folder.
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

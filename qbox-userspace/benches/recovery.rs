@@ -1,0 +1,268 @@
+//! How a Qbox starts on a full journal: the real binary, with 100,000 sagas that have ended and 10,000 that are open. Prints
+//! how long it takes until it is ready, and what it needs then. `cargo xtask bench recovery`.
+//!
+//! The open ones had booked a hotel and were booking a car when Qbox was killed, so a start turns them all back at once. Who
+//! is to take the cancellations is away: nobody listens there, or somebody does and never answers.
+
+use anyhow::{Context, Result, bail, ensure};
+use qbox::journal::{self, Durable, Journal, Outline, Stamp, durable};
+use qbox::saga::{
+    AttemptEnd, Command, Event, Headers, Input, Outcome, Plan, PlanHash, Request, Response, Saga, SagaId,
+    SagaState, Timestamp, Trigger,
+};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const FINISHED: u128 = 100_000;
+const OPEN: u128 = 10_000;
+/// How long it is watched once it is ready.
+const WATCHED: Duration = Duration::from_secs(30);
+
+fn main() -> Result<()> {
+    // On the disk that the journal would be on, not in a /tmp that may be memory.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    println!(
+        "| open sagas compensate, and their services | ready after | RSS, at most / after {WATCHED:?} | CPU | descriptors at most |"
+    );
+    println!("|---|---|---|---|---|");
+    for (what, listens) in [("refuse connections", false), ("never answer", true)] {
+        let folder = folder.path().join(what);
+        // Its backlog takes the connections; nobody reads them.
+        let service = TcpListener::bind("127.0.0.1:0")?;
+        let address = service.local_addr()?;
+        let _service = listens.then_some(service);
+        fs::create_dir_all(folder.join("sagas"))?;
+        let saga = saga(address);
+        fs::write(folder.join("sagas/book.toml"), &saga)?;
+        let plan = qbox::config::load_saga(&saga, "book.toml");
+        let (plan, _) = plan.map_err(|_| anyhow::anyhow!("the saga file is wrong"))?;
+        fill(&folder.join("state"), &Arc::new(plan))?;
+        let row = start(&folder)?;
+        println!("| {what} | {row} |");
+    }
+    Ok(())
+}
+
+fn saga(services: SocketAddr) -> String {
+    let step = |name: &str| {
+        format!(
+            "[[step]]\nname = \"{name}\"\nafter = AFTER\n\
+             request = {{ method = \"PUT\", url = \"http://{services}/{name}/${{saga.id}}\", json = {{ trip = \"${{trigger.path.id}}\" }} }}\n\
+             [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"http://{services}/{name}/${{saga.id}}\" }}\n"
+        )
+    };
+    let steps = [
+        step("hotel").replace("AFTER", "[]"),
+        step("car").replace("AFTER", "[\"hotel\"]"),
+        step("flight").replace("AFTER", "[\"car\"]"),
+    ];
+    format!(
+        "name = \"book-trip\"\n[trigger]\nmethod = \"POST\"\nurl = \"http://trips.default.svc/trips/{{id}}\"\n{}",
+        steps.concat()
+    )
+}
+
+/// Puts the sagas into a journal: their events are the machine's own.
+fn fill(state: &Path, plan: &Arc<Plan>) -> Result<()> {
+    let settings = durable::Settings {
+        open: usize::MAX,
+        ..durable::Settings::default()
+    };
+    let journal = Durable::open(state, settings)?;
+    let hash = journal::plan_hash(plan)?;
+    journal.store_plan(hash, plan)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let milliseconds = now.as_millis();
+    for n in 0..FINISHED + OPEN {
+        // As ids of version 7 are: milliseconds, and then chance.
+        let id = SagaId((milliseconds << 80) | (7 << 76) | (1 << 63) | n);
+        let open = n % 11 == 10;
+        let (saga, events) = run(
+            id,
+            plan,
+            hash,
+            if open { 1 } else { 3 },
+            Timestamp::default().after(now),
+        );
+        let position = journal.append(id, 0, &events)?;
+        if !open {
+            ensure!(saga.state() == SagaState::Committed, "{:?}", saga.state());
+            let mut key = [0; 32];
+            key[..16].copy_from_slice(&n.to_be_bytes());
+            journal.finish(Outline {
+                id,
+                name: plan.name.clone(),
+                state: saga.state(),
+                began: saga.began(),
+                ended: saga.began(),
+                failed_step: None,
+                cause: None,
+                replied: Some((saga.began(), 200)),
+                stamp: Some(Stamp { key, payload: key }),
+            });
+        }
+        if n % 1000 == 0 {
+            runtime.block_on(journal.durable(position))?;
+        }
+    }
+    drop(journal);
+    Ok(())
+}
+
+/// A saga until `answers` of its calls were answered.
+fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, answers: usize, now: Timestamp) -> (Saga, Vec<Event>) {
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Idempotency-Key", "4c1b1a3e-8a53-4b2f-9f58-0a6f0f9a2c11"),
+        ("User-Agent", "bench/1.0"),
+    ];
+    let trigger = Trigger {
+        request: Request {
+            method: "POST".to_owned(),
+            url: "http://trips.default.svc/trips/7".to_owned(),
+            headers: Headers(
+                headers
+                    .map(|(name, value)| (name.to_owned(), value.into()))
+                    .to_vec(),
+            ),
+            body: r#"{"guest":"Ada","nights":3,"car":"small"}"#.into(),
+        },
+        path: vec![("id".to_owned(), "7".to_owned())],
+        destination: Some(([10, 96, 0, 7], 80).into()),
+        depth: 0,
+    };
+    let seed = id.0 as u64;
+    let (mut saga, mut events) = Saga::begin(id, Arc::clone(plan), hash, seed, trigger, now);
+    for _ in 0..answers {
+        let calls = saga.commands();
+        for command in calls {
+            if let Command::Call(call) = command {
+                let end = AttemptEnd::Answered(Response {
+                    status: 201,
+                    headers: Headers(vec![("Content-Type".to_owned(), "application/json".into())]),
+                    body: r#"{"booked":true,"reference":"A7-31337"}"#.into(),
+                    truncated: false,
+                });
+                let outcome = Outcome {
+                    step: call.step,
+                    direction: call.direction,
+                    attempt: call.attempt,
+                    end,
+                };
+                events.extend(saga.decide(Input::Outcome(outcome), now));
+            }
+        }
+    }
+    (saga, events)
+}
+
+/// A running Qbox, killed when it is dropped.
+struct Qbox(Child);
+
+impl Drop for Qbox {
+    fn drop(&mut self) {
+        // Both fail only if it has ended.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn start(folder: &Path) -> Result<String> {
+    let free = || -> Result<SocketAddr> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?) };
+    let (admin, listen) = (free()?, free()?);
+    let config = folder.join("qbox.toml");
+    fs::write(
+        &config,
+        format!(
+            "state_dir = \"state\"\n[capture]\nmode = \"explicit\"\n[explicit]\nlisten = \"{listen}\"\n\
+             [admin]\nlisten = \"{admin}\"\nsocket = {:?}\n[log]\nlevel = \"error\"\n",
+            folder.join("admin.sock")
+        ),
+    )?;
+    let log = fs::File::create(folder.join("log"))?;
+    let begun = Instant::now();
+    let mut qbox = Qbox(
+        Process::new(binary())
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("can't start Qbox")?,
+    );
+    while !is_ready(admin) {
+        if let Some(status) = qbox.0.try_wait()? {
+            bail!(
+                "Qbox ended with {status}: {}",
+                fs::read_to_string(folder.join("log"))?
+            );
+        }
+        ensure!(
+            begun.elapsed() < Duration::from_secs(120),
+            "Qbox isn't ready after 2 minutes"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+    let ready = begun.elapsed();
+    let proc = PathBuf::from(format!("/proc/{}", qbox.0.id()));
+    let before = ticks(&proc)?;
+    let watched = Instant::now();
+    let mut files = 0;
+    while watched.elapsed() < WATCHED {
+        files = files.max(fs::read_dir(proc.join("fd"))?.count());
+        thread::sleep(Duration::from_millis(50));
+    }
+    // USER_HZ is 100 wherever Linux runs.
+    let cpu = (ticks(&proc)? - before) as f64 / watched.elapsed().as_secs_f64();
+    ensure!(is_ready(admin), "it is no longer ready");
+    let (most, last) = (
+        kilobytes(&proc, "VmHWM:")? >> 10,
+        kilobytes(&proc, "VmRSS:")? >> 10,
+    );
+    Ok(format!(
+        "{ready:.2?} | {most} / {last} MiB | {cpu:.0} % of one core | {files}"
+    ))
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("QBOX_BIN").map_or_else(|| env!("CARGO_BIN_EXE_qbox").into(), PathBuf::from)
+}
+
+fn is_ready(admin: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut connection = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
+        connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            connection,
+            "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// Processor time so far (proc_pid_stat(5), fields 14 and 15), in ticks.
+fn ticks(proc: &Path) -> Result<u64> {
+    let stat = fs::read_to_string(proc.join("stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no process name")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let field = |n: usize| -> Result<u64> { Ok(fields.get(n - 3).context("too few fields")?.parse()?) };
+    Ok(field(14)? + field(15)?)
+}
+
+fn kilobytes(proc: &Path, key: &str) -> Result<u64> {
+    let status = fs::read_to_string(proc.join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.with_context(|| format!("no {key}"))?.parse()?)
+}

@@ -251,7 +251,9 @@ impl<'a> Drive<'a> {
                 self.end();
                 return Ok(());
             }
-            let rests = self.calls.is_empty() && wake.is_none();
+            // Of a paused saga time only brings the caller's answer.
+            let nothing_due = wake.is_none() || (self.saga.is_paused() && !self.entry.is_awaited());
+            let rests = self.calls.is_empty() && nothing_due;
             let counts_as = if rests { self.rest()? } else { As::Active };
             self.active.count_as(counts_as);
             match self.next(wake).await {
@@ -416,7 +418,7 @@ impl<'a> Drive<'a> {
         tracing::info!(saga = %id, name, state, ?took, failed_step, "saga ended");
     }
 
-    /// Nothing is in flight, and no moment is awaited: for whom it waits.
+    /// Nothing is in flight, and no moment that anybody waits for is due: for whom it waits.
     fn rest(&mut self) -> Result<As, JournalError> {
         match self.saga.state() {
             SagaState::Stuck => {

@@ -156,6 +156,11 @@ impl Entry {
         self.outcome.subscribe()
     }
 
+    /// Whether a caller waits for its outcome.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.outcome.receiver_count() > 0
+    }
+
     /// Gives the callers their outcome; the first one stands.
     pub(super) fn answer(&self, outcome: Outcome) {
         self.outcome.send_if_modified(|slot| {

@@ -300,6 +300,16 @@ fn a_paused_saga_stays_paused_over_restarts() {
     life(&folder, async |runner| {
         let paused = settles(runner, id, State::Running).await;
         assert!(paused.paused);
+        assert_eq!(
+            runner.drain(PATIENCE).await,
+            0,
+            "its caller is gone: a drain does not wait"
+        );
+        let refused = act(runner, id, Action::Resume, None).await.unwrap_err();
+        assert_eq!(refused, ActError::Draining);
+    });
+    life(&folder, async |runner| {
+        assert!(settles(runner, id, State::Running).await.paused);
         assert!(!act(runner, id, Action::Resume, None).await.unwrap().paused);
         settles(runner, id, State::Committed).await;
     });

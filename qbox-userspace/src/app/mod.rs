@@ -38,6 +38,8 @@ pub struct Options {
 /// How long a connection that was turned just before the end may take to arrive. It is the kernel's own loopback: without
 /// this, one that has no place among the open ones yet would be reset.
 const ARRIVAL: Duration = Duration::from_millis(50);
+/// What is left of the grace for telling the callers whose sagas have not ended.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long tasks that are left at the end may take to notice.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
@@ -135,7 +137,8 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     entrance.close();
     let drain = async {
         tokio::time::sleep(ARRIVAL).await;
-        let (left, ()) = tokio::join!(runner.drain(config.grace), proxy.drain(config.grace));
+        let sagas = config.grace.saturating_sub(LAST_ANSWERS.min(config.grace / 10));
+        let (left, ()) = tokio::join!(runner.drain(sagas), proxy.drain(config.grace));
         left
     };
     tokio::select! {

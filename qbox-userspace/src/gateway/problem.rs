@@ -7,6 +7,8 @@ use bytes::Bytes;
 /// The answer to a trigger that was refused.
 pub(super) fn refused(refused: &Refused) -> Reply {
     let (status, title) = match refused {
+        // Who tries again without a key would begin another one: no Retry-After.
+        Refused::Unfinished => (503, "The saga has not ended"),
         Refused::Busy | Refused::Locked | Refused::Draining | Refused::NotBegun(_) => {
             (503, "The saga was not started; try again")
         }
@@ -14,7 +16,7 @@ pub(super) fn refused(refused: &Refused) -> Reply {
         Refused::Halted(_) => (500, "The saga was halted; its outcome is unknown"),
     };
     let mut reply = Reply::problem(status, Some(title), &refused.to_string());
-    if status == 503 {
+    if status == 503 && *refused != Refused::Unfinished {
         reply
             .headers
             .push(("Retry-After".to_owned(), Bytes::from_static(b"1")));

@@ -63,7 +63,14 @@ pub(super) fn spawn(
                 pod,
             } => {
                 // As long as the saga itself might take: the caller has reckoned with that.
-                let lock = match wait_for(lock, entry.plan.timeout).await {
+                let mut closing = shared.closing.subscribe();
+                let lock = tokio::select! {
+                    biased;
+                    // Its turn would come when nobody waits for it any more.
+                    _ = closing.wait_for(|closing| *closing) => Err(Refused::Draining),
+                    lock = wait_for(lock, entry.plan.timeout) => lock,
+                };
+                let lock = match lock {
                     Ok(lock) => lock,
                     Err(refused) => return guard.never_began(refused),
                 };

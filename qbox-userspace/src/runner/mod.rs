@@ -15,6 +15,7 @@ mod drive;
 mod effects;
 mod feed;
 mod filter;
+mod handle;
 mod inbox;
 mod list;
 mod locks;
@@ -26,6 +27,7 @@ pub use act::{ActError, Acted, Action, Decision, NoAction};
 pub use describe::Line;
 pub use feed::{Follower, Happening, KEPT, Next, What};
 pub use filter::{Filter, NoState};
+pub use handle::SagaHandle;
 pub use recover::Recovered;
 pub use registry::{Retain, Sent};
 pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
@@ -37,7 +39,7 @@ use crate::upstream::{Upstream, Via};
 use clock::Clock;
 use feed::Feed;
 use locks::Locks;
-use registry::{Admitted, Entry, Registry};
+use registry::{Admitted, Registry};
 use serde::Serialize;
 use stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -84,6 +86,11 @@ pub enum Refused {
     /// The journal did not take the saga's beginning. Nothing was sent.
     #[error("the saga could not begin: {0}")]
     NotBegun(JournalError),
+    /// Qbox has stopped waiting for the saga's end. It began; what becomes of it the next start finds out.
+    #[error(
+        "Qbox stops before the saga has ended: a request with the same Idempotency-Key finds out how it ends"
+    )]
+    Unfinished,
     /// The saga was halted half-way: its outcome is unknown until an operator looks at it.
     #[error("the saga was halted: {0}")]
     Halted(String),
@@ -216,41 +223,10 @@ struct Shared {
     /// Sagas that a drain waits for: all in flight but those that wait for an operator.
     active: watch::Sender<usize>,
     draining: AtomicBool,
+    /// A drain has waited long enough: nobody is waited for any more.
+    closing: watch::Sender<bool>,
     broken: Mutex<Option<String>>,
     stuck: AtomicUsize,
-}
-
-/// A saga that was started or joined.
-#[derive(Debug)]
-pub struct SagaHandle {
-    /// Its id.
-    pub id: SagaId,
-    /// Another trigger with the same key had started it.
-    pub joined: bool,
-    outcome: watch::Receiver<Option<Outcome>>,
-}
-
-impl SagaHandle {
-    fn joined(entry: &Entry) -> Self {
-        Self {
-            id: entry.id,
-            joined: true,
-            outcome: entry.subscribe(),
-        }
-    }
-
-    /// Waits for the reply. Dropping the future changes nothing for the saga.
-    ///
-    /// # Errors
-    /// There is none: see [`Refused`].
-    pub async fn reply(mut self) -> Result<Arc<Reply>, Refused> {
-        let halted = || Refused::Halted("the runner has gone".to_owned());
-        let outcome = self.outcome.wait_for(Option::is_some).await;
-        outcome
-            .map_err(|_| halted())?
-            .clone()
-            .unwrap_or_else(|| Err(halted()))
-    }
 }
 
 impl Runner {
@@ -271,6 +247,7 @@ impl Runner {
                 room: Arc::new(Semaphore::new(room)),
                 active: watch::Sender::new(0),
                 draining: AtomicBool::new(false),
+                closing: watch::Sender::new(false),
                 broken: Mutex::default(),
                 stuck: AtomicUsize::new(0),
             }),
@@ -317,7 +294,7 @@ impl Runner {
             && !shared.registry.knows(stamp)
             && let Some(entry) = self.earlier(stamp)?
         {
-            return Ok(SagaHandle::joined(&entry));
+            return Ok(SagaHandle::joined(shared, &entry));
         }
         let room = || {
             Arc::clone(&shared.room)
@@ -328,13 +305,14 @@ impl Runner {
         let (entry, permit) = match shared.registry.admit(plan, stamp, now, room)? {
             (Admitted::New(entry), Some(permit)) => (entry, permit),
             (Admitted::New(entry) | Admitted::Joined(entry), _) => {
-                return Ok(SagaHandle::joined(&entry));
+                return Ok(SagaHandle::joined(shared, &entry));
             }
         };
         let handle = SagaHandle {
             id: entry.id,
             joined: false,
             outcome: entry.subscribe(),
+            closing: shared.closing.subscribe(),
         };
         // In the queue here, not in the task: order of arrival.
         let lock = shared.lock(plan, entry.id, &trigger);
@@ -424,13 +402,15 @@ impl Runner {
         self.shared.upstream.stats()
     }
 
-    /// Takes no more triggers, and waits for the sagas in flight (not for those that wait for an operator), `grace` at the most. Says how many are
-    /// left: what becomes of them is the journal's to know.
+    /// Takes no more triggers, and waits for the sagas in flight (not for those that wait for an operator), `grace` at the
+    /// most. Says how many are left: what becomes of them is the journal's to know, and their callers are told so.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.shared.draining.store(true, Ordering::SeqCst);
         let mut active = self.shared.active.subscribe();
         drop(tokio::time::timeout(grace, active.wait_for(|n| *n == 0)).await);
-        *active.borrow()
+        let left = *active.borrow();
+        self.shared.closing.send_replace(true);
+        left
     }
 }
 

@@ -107,7 +107,7 @@ impl Stats {
             Refused::KeyReused => "key_reused",
             Refused::NotBegun(_) => "not_begun",
             // That one had begun.
-            Refused::Halted(_) => return,
+            Refused::Halted(_) | Refused::Unfinished => return,
         };
         *counts.refused.entry(reason).or_default() += 1;
     }

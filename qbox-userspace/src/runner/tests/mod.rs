@@ -1,5 +1,6 @@
 //! The runner with real participants on loopback ports.
 
+mod drain;
 mod durability;
 mod list;
 mod operator;

@@ -5,9 +5,9 @@
 //! ```text
 //! main → app → { admin, gateway }
 //! gateway → { proxy, runner }      admin → runner
-//! runner → { journal, saga, upstream }    journal → saga (events only)    saga → std, serde
+//! runner → { journal, saga, upstream, keys }    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common
-//! netns, config: leaves (config fills saga's plan)
+//! netns, keys: leaves      config → keys (and fills saga's plan)
 //! sim → saga, config, journal: tests alone
 //! ```
 
@@ -18,6 +18,7 @@ pub mod config;
 pub mod gateway;
 pub mod intercept;
 pub mod journal;
+pub mod keys;
 pub mod netns;
 pub mod proxy;
 pub mod runner;

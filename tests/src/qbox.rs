@@ -19,6 +19,8 @@ pub struct Settings {
     pub sagas: Vec<String>,
     /// More tables of qbox.toml.
     pub extra: String,
+    /// `log.level`, unless `QBOX_TEST_LOG` says another: else `info`.
+    pub level: Option<&'static str>,
 }
 
 impl Settings {
@@ -33,7 +35,7 @@ impl Settings {
     pub fn sagas<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Self {
         Self {
             sagas: texts.into_iter().map(Into::into).collect(),
-            extra: String::new(),
+            ..Self::default()
         }
     }
 
@@ -49,14 +51,14 @@ impl Settings {
             "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = {:?}\n",
             folder.join("admin.sock")
         )?;
-        write!(text, "[log]\nlevel = {:?}\n{}", log_level(), self.extra)?;
+        write!(text, "[log]\nlevel = {:?}\n{}", log_level(self.level), self.extra)?;
         fs::write(folder.join("qbox.toml"), text)?;
         Ok(())
     }
 }
 
-fn log_level() -> String {
-    env::var("QBOX_TEST_LOG").unwrap_or_else(|_| "info".to_owned())
+fn log_level(level: Option<&str>) -> String {
+    env::var("QBOX_TEST_LOG").unwrap_or_else(|_| level.unwrap_or("info").to_owned())
 }
 
 /// A running Qbox. Dropping it kills it; in a failing test its log is shown.

@@ -324,6 +324,7 @@ impl EventView {
                 end,
                 class,
                 at,
+                hidden: _,
             } => Self {
                 at: at.0,
                 kind: "ended",

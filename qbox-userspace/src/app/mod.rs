@@ -13,9 +13,10 @@ use crate::admin::{self, Admin, Node};
 use crate::config::{self, CaptureMode, Config, Loaded, Store};
 use crate::gateway::{self, Definition, Gateway};
 use crate::journal::{Durable, Journal, Memory, OpenError, Page, Retention, durable};
+use crate::keys::Keys;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State};
-use crate::saga::{Plan, Secrets};
+use crate::saga::Plan;
 use crate::upstream::{self, Breaker, Hosts, Upstream};
 use anyhow::{Context, bail};
 use entrance::Entrance;
@@ -95,7 +96,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         socket: config.admin.socket.clone(),
         token_file: config.admin.token_file.clone(),
     })?;
-    let runner = runner(config, journal(config)?, hosts.clone());
+    let runner = runner(config, keys(config)?, journal(config)?, hosts.clone());
     let recovered = runner.recover();
     if recovered != Recovered::default() {
         let Recovered {
@@ -222,7 +223,16 @@ fn journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
     }
 }
 
-fn runner(config: &Config, journal: Arc<dyn Journal>, hosts: Hosts) -> Runner {
+/// The keys that the configuration names, or one that ends with this process.
+fn keys(config: &Config) -> anyhow::Result<Keys> {
+    match &config.secrets.key_file {
+        Some(path) => Keys::read(path)
+            .with_context(|| format!("no keys in {} (`key_file` of [secrets])", path.display())),
+        None => Keys::in_memory().context("no key for secrets"),
+    }
+}
+
+fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, hosts: Hosts) -> Runner {
     let limits = &config.limits;
     let upstream = Upstream::new(upstream::Settings {
         hosts,
@@ -243,11 +253,8 @@ fn runner(config: &Config, journal: Arc<dyn Journal>, hosts: Hosts) -> Runner {
             age: config.journal.keep,
             ..Retain::default()
         },
-        secrets: Arc::new(Secrets::new(
-            &config.secrets.headers,
-            &config.secrets.json,
-            &config.secrets.query,
-        )),
+        secrets: Arc::new(config.secrets.names()),
+        keys: Arc::new(keys),
     };
     Runner::new(journal, upstream, settings)
 }

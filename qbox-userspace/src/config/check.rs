@@ -1,10 +1,11 @@
 //! Files and folders: which file is what, reading them all, and `qbox check`.
 
 use super::diagnostic::{Code, Diagnostic, Report, SourceFile};
-use super::qbox_toml::Config;
+use super::qbox_toml::{Config, Store};
 use super::saga_file::{self, SagaAt};
 use super::walk::Sink;
 use super::{Loaded, overlap, read, read_config};
+use crate::saga::Needs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -156,6 +157,7 @@ impl All {
         let read = read_config(file.clone());
         self.found.extend(read.found);
         let Some(config) = read.config else { return };
+        let others = self.sagas.len();
         match files_in(&config.sagas) {
             // All there are sagas, whatever they look like, but for the configuration itself, which was read.
             Ok(files) => {
@@ -183,6 +185,10 @@ impl All {
                 self.found.extend(sink.into_found());
             }
         }
+        self.found.extend(secrets_lost(
+            &config,
+            self.sagas.get(others..).unwrap_or_default(),
+        ));
         self.config = read.sound.then_some(config);
     }
 
@@ -194,6 +200,25 @@ impl All {
             sagas: self.sagas.len(),
         }
     }
+}
+
+/// The sagas that need secrets after a restart, where nothing keeps them.
+fn secrets_lost(config: &Config, sagas: &[SagaAt]) -> Vec<Diagnostic> {
+    let secrets = config.secrets.names();
+    let lost = |saga: &&SagaAt| Needs::of(&saga.plan).name_secrets(&secrets);
+    let kept = config.secrets.key_file.is_some() || config.journal.store == Store::Memory;
+    let lost = sagas.iter().filter(lost).filter(|_| !kept);
+    lost.flat_map(|saga| {
+        let sink = Sink::new(saga.file.clone());
+        let message = format!(
+            "after a restart `{}` needs secrets that are not kept: without them it is stuck",
+            saga.plan.name
+        );
+        let help = "name a file of keys in qbox.toml: [secrets] key_file = \"…\"";
+        sink.warning(Code::SecretLost, saga.name_span.clone(), message, "", help);
+        sink.into_found()
+    })
+    .collect()
 }
 
 /// The `*.toml` files right in a folder, by name; hidden ones are an editor's.

@@ -85,6 +85,8 @@ pub enum Code {
     Filter = 16,
     /// An admin API that other machines may reach, without a token.
     OpenAdmin = 17,
+    /// A file of keys that can't be used.
+    KeyFile = 19,
     /// Not a URL that can be used.
     Url = 20,
     /// A trigger that asks for https.
@@ -147,6 +149,8 @@ pub enum Code {
     NoEffect = 94,
     /// Warning: a value that isn't there when its step is skipped.
     MaybeSkipped = 95,
+    /// Warning: a secret that a saga needs after a restart, and that the restart takes away.
+    SecretLost = 96,
 }
 
 impl fmt::Display for Code {

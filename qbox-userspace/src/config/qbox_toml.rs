@@ -3,6 +3,7 @@
 
 use super::diagnostic::Code;
 use super::walk::{Node, Sink, Table};
+use crate::keys::Keys;
 use crate::saga;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -156,6 +157,16 @@ pub struct Secrets {
     pub json: Vec<String>,
     /// Names of query parameters.
     pub query: Vec<String>,
+    /// The keys under which the journal keeps what a restart needs of them; `None`: it is lost by a restart.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Secrets {
+    /// The names.
+    #[must_use]
+    pub fn names(&self) -> saga::Secrets {
+        saga::Secrets::new(&self.headers, &self.json, &self.query)
+    }
 }
 
 /// `[log]`.
@@ -234,6 +245,7 @@ impl Default for Config {
                 headers: saga::Secrets::HEADERS.map(str::to_owned).to_vec(),
                 json: saga::Secrets::JSON.map(str::to_owned).to_vec(),
                 query: saga::Secrets::QUERY.map(str::to_owned).to_vec(),
+                key_file: None,
             },
             log: Log {
                 level: "info".to_owned(),
@@ -388,6 +400,9 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         set(&mut secrets.query, t.get("query"), |n| {
             names(sink, &n, Code::FieldPath, |_| true)
         });
+        set(&mut secrets.key_file, t.get("key_file"), |n| {
+            key_file(sink, &n, &folder, &config.state_dir).map(Some)
+        });
     });
     section(root, "log", |t| {
         set(&mut config.log.level, t.get("level"), |n| filter(sink, &n));
@@ -430,6 +445,32 @@ fn names(sink: &Sink, node: &Node<'_>, code: Code, is_name: fn(&str) -> bool) ->
         names.push(text.value.to_owned());
     }
     sound.then_some(names)
+}
+
+/// A file of keys that can be used, and that doesn't lie beside what they keep shut.
+fn key_file(sink: &Sink, node: &Node<'_>, folder: &Path, state_dir: &Path) -> Option<PathBuf> {
+    let text = node.filled()?;
+    let path = folder.join(text.value);
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let found = if real(&path).starts_with(real(state_dir)) {
+        let message = "the keys lie in `state_dir`, beside what they keep shut";
+        let help = "name another place: who gets a copy of the journal must not get the keys with it";
+        Some((message.to_owned(), help))
+    } else {
+        Keys::read(&path).err().map(|error| {
+            let message = format!("`{}` is no file of keys: {error}", path.display());
+            let help =
+                "make one that Qbox alone may read: (umask 077; head -c 32 /dev/urandom | base64 > FILE)";
+            (message, help)
+        })
+    };
+    match found {
+        None => Some(path),
+        Some((message, help)) => {
+            sink.error(Code::KeyFile, text.span.clone(), message, "", help);
+            None
+        }
+    }
 }
 
 /// A token (RFC 9110, 5.6.2).

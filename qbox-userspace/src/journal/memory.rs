@@ -247,6 +247,7 @@ mod tests {
                 depth: 0,
             },
             at: Timestamp(0),
+            hidden: None,
         }
     }
 

@@ -9,7 +9,7 @@ use super::registry::Entry;
 use super::{ActError, Active, As, Refused, Replied, Shared, State};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
-    AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Saga, SagaState, StepId,
+    AttemptEnd, Call, Command, Direction, Event, Input, Needs, Outcome, PlanHash, Saga, SagaState, StepId,
     Timestamp, Trigger,
 };
 use crate::upstream::Via;
@@ -183,6 +183,8 @@ struct Drive<'a> {
     calls: JoinSet<Outcome>,
     in_flight: HashMap<Id, Attempt>,
     replied: bool,
+    /// What of its messages a restart would need.
+    needs: Needs,
     /// How long its history was when it was last said that it is stuck.
     told: u64,
 }
@@ -216,6 +218,7 @@ impl<'a> Drive<'a> {
             in_flight: HashMap::new(),
             replied: false,
             told: 0,
+            needs: Needs::of(&entry.plan),
         };
         drive.append(&events)?;
         Ok(drive)
@@ -243,6 +246,7 @@ impl<'a> Drive<'a> {
             in_flight: HashMap::new(),
             replied: false,
             told: 0,
+            needs: Needs::of(&entry.plan),
         };
         let events = drive.saga.decide(Input::Recovered, shared.clock.now());
         drive.append(&events)?;
@@ -308,7 +312,9 @@ impl<'a> Drive<'a> {
         if events.is_empty() {
             return Ok(());
         }
-        self.position = self.shared.journal.append(self.entry.id, self.next, events)?;
+        let (id, stamp) = (self.entry.id, self.entry.stamp.as_ref());
+        let recorded = self.shared.sealed(id, &self.needs, stamp, self.next, events);
+        self.position = self.shared.journal.append(id, self.next, &recorded)?;
         self.next += events.len() as u64;
         let plan = &self.entry.plan;
         if tracing::enabled!(tracing::Level::DEBUG) {

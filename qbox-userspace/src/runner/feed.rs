@@ -134,6 +134,7 @@ fn slim(event: &Event) -> Event {
             seed,
             trigger,
             at,
+            hidden: _,
         } => Event::Began {
             schema: *schema,
             saga: *saga,
@@ -152,6 +153,7 @@ fn slim(event: &Event) -> Event {
                 depth: trigger.depth,
             },
             at: *at,
+            hidden: None,
         },
         Event::Ended {
             step,
@@ -160,6 +162,7 @@ fn slim(event: &Event) -> Event {
             end,
             class,
             at,
+            hidden: _,
         } => Event::Ended {
             step: *step,
             direction: *direction,
@@ -176,6 +179,7 @@ fn slim(event: &Event) -> Event {
             },
             class: *class,
             at: *at,
+            hidden: None,
         },
         small => small.clone(),
     }
@@ -223,6 +227,7 @@ mod tests {
             }),
             class: Class::Unknown,
             at: Timestamp::default().after(Duration::from_micros(number as u64)),
+            hidden: None,
         }
     }
 

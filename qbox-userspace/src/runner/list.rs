@@ -135,9 +135,10 @@ impl Runner {
     /// What the journal holds of a saga.
     fn kept(&self, id: SagaId) -> Result<Option<Kept>, JournalError> {
         let journal = &self.shared.journal;
-        let Some(events) = journal.history(id)? else {
+        let Some(mut events) = journal.history(id)? else {
             return Ok(None);
         };
+        self.shared.open(id, &mut events);
         let damaged = |cause: &str| JournalError::Record {
             saga: id,
             cause: cause.to_owned(),

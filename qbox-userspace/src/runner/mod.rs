@@ -21,6 +21,7 @@ mod list;
 mod locks;
 mod recover;
 mod registry;
+mod seal;
 mod stats;
 
 pub use act::{ActError, Acted, Action, Decision, NoAction};
@@ -33,6 +34,7 @@ pub use registry::{Retain, Sent};
 pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
 
 use crate::journal::{self, Journal, JournalError};
+use crate::keys::Keys;
 use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
 pub use crate::upstream::{OpenCircuit, Stats as Calls};
 use crate::upstream::{Upstream, Via};
@@ -56,6 +58,8 @@ pub struct Settings {
     pub retain: Retain,
     /// What nobody who looks on is shown.
     pub secrets: Arc<Secrets>,
+    /// What of it a restart needs is sealed under these; without any it is lost by a restart.
+    pub keys: Arc<Keys>,
 }
 
 impl Default for Settings {
@@ -64,6 +68,7 @@ impl Default for Settings {
             in_flight: 10_000,
             retain: Retain::default(),
             secrets: Arc::default(),
+            keys: Arc::default(),
         }
     }
 }
@@ -315,7 +320,7 @@ impl Runner {
             closing: shared.closing.subscribe(),
         };
         // In the queue here, not in the task: order of arrival.
-        let lock = shared.lock(plan, entry.id, &trigger);
+        let lock = shared.lock(plan, entry.id, &trigger, None);
         let origin = drive::Origin::Trigger {
             plan_hash,
             trigger,
@@ -415,10 +420,11 @@ impl Runner {
 }
 
 impl Shared {
-    fn lock(&self, plan: &Plan, saga: SagaId, trigger: &Trigger) -> Option<locks::Ticket> {
+    /// `gap` is of a saga that a restart has found: one whose key is hidden shares it with no other.
+    fn lock(&self, plan: &Plan, saga: SagaId, trigger: &Trigger, gap: Option<&str>) -> Option<locks::Ticket> {
         let template = plan.lock.as_ref()?;
         // Those without a value have nothing in common that they could wait for.
-        let key = saga::key(plan, saga, trigger, template)?;
+        let key = saga::key(plan, saga, trigger, template, gap)?;
         Some(self.locks.enter(key))
     }
 }
@@ -431,7 +437,7 @@ fn caller_key(plan: &Plan, trigger: &Trigger) -> Option<Vec<u8>> {
     ) {
         (Some(key), _) => Some(key.to_vec()),
         // It may speak of the trigger alone: no id is needed.
-        (None, Some(dedupe)) => saga::key(plan, SagaId(0), trigger, dedupe).map(String::into_bytes),
+        (None, Some(dedupe)) => saga::key(plan, SagaId(0), trigger, dedupe, None).map(String::into_bytes),
         (None, None) => None,
     }
 }

@@ -5,7 +5,7 @@
 
 use super::drive::{self, Origin};
 use super::registry::{self, Entry};
-use super::{Active, Refused, Replied, Runner, State, Summary};
+use super::{Active, Refused, Replied, Runner, State, Summary, seal};
 use crate::journal::{History, JournalError};
 use crate::saga::{
     Event, Mode, OnRecovery, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp, TriggerPattern,
@@ -62,7 +62,7 @@ impl Recovery<'_> {
         let entry = self.restore(&saga, &events, None);
         tracing::debug!(saga = %id, name = plan.name, state = ?entry.summary().state, "saga found in the journal, and taken up");
         let active = Active::enter(shared);
-        let lock = shared.lock(&plan, id, saga.trigger());
+        let lock = shared.lock(&plan, id, saga.trigger(), saga.gap());
         // Those that had a place keep it, even where there are fewer places now.
         let permit = Arc::clone(&shared.room).try_acquire_owned().ok();
         let origin = Origin::Journal {
@@ -73,7 +73,7 @@ impl Recovery<'_> {
     }
 
     fn replay(&mut self, history: Result<History, JournalError>) -> Option<(Saga, Vec<Event>)> {
-        let History { saga, events } = match history {
+        let History { saga, mut events } = match history {
             Ok(history) => history,
             Err(JournalError::Record { saga, cause }) => {
                 self.halted(saga, "?", &cause);
@@ -85,6 +85,7 @@ impl Recovery<'_> {
                 return None;
             }
         };
+        self.runner.shared.open(saga, &mut events);
         let Some(Event::Began { plan, name, .. }) = events.first() else {
             self.halted(saga, "?", "the saga's history doesn't begin with its beginning");
             return None;
@@ -164,7 +165,13 @@ impl Recovery<'_> {
             }),
         };
         summary.learn(saga, events);
-        let stamp = registry::stamp(plan, saga.trigger());
+        let stamp = match events.first() {
+            // Of what is hidden no other could be made.
+            Some(Event::Began {
+                hidden: Some(hidden), ..
+            }) => seal::read_stamp(hidden),
+            _ => registry::stamp(plan, saga.trigger()),
+        };
         self.runner.shared.registry.restore(plan, stamp, summary)
     }
 

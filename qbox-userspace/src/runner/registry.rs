@@ -38,7 +38,7 @@ impl Default for Retain {
 pub(super) struct Entry {
     pub(super) id: SagaId,
     pub(super) plan: Arc<Plan>,
-    stamp: Option<Stamp>,
+    pub(super) stamp: Option<Stamp>,
     summary: Mutex<Summary>,
     sent: Mutex<Vec<Sent>>,
     pub(super) inbox: Inbox,

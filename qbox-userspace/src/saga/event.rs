@@ -54,6 +54,21 @@ pub enum AttemptEnd {
     Lost,
 }
 
+/// What stands not in the clear in a journal's record of a message: there is [`super::MARK`] instead of it. A saga that
+/// has been running since it began knows its messages whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Hidden {
+    /// What a restart needs of it, encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    /// Of a trigger: what tells another one with the same key from it, where that can't be found out any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<String>,
+    /// Why what was sealed can't be had. Never recorded.
+    #[serde(skip)]
+    pub lost: Option<String>,
+}
+
 /// One record.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +89,9 @@ pub enum Event {
         trigger: Trigger,
         /// When.
         at: Timestamp,
+        /// Secrets of the trigger.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hidden: Option<Hidden>,
     },
     /// A step's `when` does not hold.
     Skipped {
@@ -107,6 +125,9 @@ pub enum Event {
         class: Class,
         /// When.
         at: Timestamp,
+        /// Secrets of the answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hidden: Option<Hidden>,
     },
     /// Another attempt is due at `due`.
     RetryAt {

@@ -162,6 +162,7 @@ impl Fixture {
             trigger: &self.trigger,
             exchanges: &self.exchanges,
             failed_step: Some(StepId(1)),
+            gap: None,
             outcome: Some("compensated"),
         }
     }

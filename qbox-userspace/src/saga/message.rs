@@ -1,6 +1,7 @@
 //! HTTP messages as the saga room sees them: plain data, whole, decoded from any framing.
 
 use super::octets;
+use super::values::is_marked;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,19 @@ pub struct Request {
     pub body: Bytes,
 }
 
+impl Request {
+    /// Whether it holds a [`super::MARK`].
+    pub(super) fn is_marked(&self) -> bool {
+        is_marked(self.url.as_bytes()) || is_marked(&self.body) || self.headers.is_marked()
+    }
+}
+
+impl Headers {
+    fn is_marked(&self) -> bool {
+        self.0.iter().any(|(_, value)| is_marked(value))
+    }
+}
+
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
@@ -98,6 +112,13 @@ pub struct Response {
     /// The body was longer than the limit and the rest was read and dropped: an expression that reads it has no value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+}
+
+impl Response {
+    /// Whether it holds a [`super::MARK`].
+    pub(super) fn is_marked(&self) -> bool {
+        is_marked(&self.body) || self.headers.is_marked()
+    }
 }
 
 /// The intercepted request that started a saga, and what matching it found.

@@ -34,7 +34,7 @@ mod retry;
 mod secrets;
 mod values;
 
-pub use event::{AttemptEnd, Class, Direction, Event, SCHEMA};
+pub use event::{AttemptEnd, Class, Direction, Event, Hidden, SCHEMA};
 pub use expr::{Expr, ExprError, FieldPath, MessagePart, Place, Scope, Source, Template};
 pub use fill::key;
 pub use id::{PlanHash, SagaId, StepId, Timestamp};
@@ -48,4 +48,4 @@ pub use plan::{
     Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
 };
 pub use reply::Reply;
-pub use secrets::{MARK, Secrets};
+pub use secrets::{Apart, MARK, Needs, Secrets, whole};

@@ -94,6 +94,20 @@ impl Reply {
         Self::json(502, "application/problem+json", &body)
     }
 
+    /// 500 and a problem: what would be answered held a secret, and a restart has not got it back.
+    pub(super) fn gone(summary: &Summary<'_>, why: &str) -> Self {
+        let body = json!({
+            "type": "about:blank",
+            "title": "Internal Server Error",
+            "status": 500,
+            "detail": format!("The saga is {}. Its reply can't be given any more: {why}.", summary.outcome),
+            "saga": summary.saga.to_string(),
+            "name": summary.name,
+            "outcome": summary.outcome,
+        });
+        Self::json(500, "application/problem+json", &body)
+    }
+
     fn json(status: u16, content_type: &'static str, body: &Value) -> Self {
         let mut headers = Headers::default();
         headers.push("Content-Type", content_type);

@@ -7,6 +7,7 @@ use super::expr::{Expr, FieldPath, MessagePart, Source, Template};
 use super::id::{SagaId, StepId};
 use super::message::{Headers, Request, Response, Trigger};
 use super::plan::Plan;
+use super::secrets::MARK;
 use bytes::Bytes;
 use percent_encoding::percent_decode;
 use serde_json::Value;
@@ -39,6 +40,8 @@ pub(super) struct Values<'a> {
     pub failed_step: Option<StepId>,
     /// `saga.outcome`: in a reply where the saga stands, else `compensating`, or `None` while it goes forward.
     pub outcome: Option<&'a str>,
+    /// Why a value that holds [`MARK`] is none: a restart found the messages without their secrets.
+    pub gap: Option<&'a str>,
 }
 
 /// Why something can't be filled in. Nothing is sent then. Each names the expression as it stands in the file.
@@ -47,6 +50,9 @@ pub(super) enum Missing {
     /// An expression has no value that its place can take, and no default.
     #[error("`{0}` has no value")]
     NoValue(String),
+    /// Its value was a secret, and a restart has not got it back. A default would be another value than the one that was sent.
+    #[error("`{0}` has no value any more: {1}")]
+    Hidden(String, String),
     /// A value would end its line and begin another, or is else no field's value (RFC 9110, 5.5).
     #[error(
         "the value of `{0}` has a line break, a NUL or another control character: no header field can hold it"
@@ -80,6 +86,15 @@ impl Found<'_> {
         }
     }
 
+    /// Whether there is the mark of a secret in it.
+    fn is_marked(&self) -> bool {
+        match self {
+            Found::Text(text) => text.contains(MARK),
+            Found::Bytes(bytes) => is_marked(bytes),
+            Found::Json(value) => is_marked_json(value),
+        }
+    }
+
     /// As bytes.
     fn into_bytes(self) -> Bytes {
         match self {
@@ -99,6 +114,21 @@ impl Found<'_> {
     }
 }
 
+/// Whether there is the mark of a secret in it.
+pub(super) fn is_marked(bytes: &[u8]) -> bool {
+    bytes.windows(MARK.len()).any(|window| window == MARK.as_bytes())
+}
+
+/// As deep as it was read.
+fn is_marked_json(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(MARK),
+        Value::Array(items) => items.iter().any(is_marked_json),
+        Value::Object(map) => map.values().any(is_marked_json),
+        _ => false,
+    }
+}
+
 /// A body, and what it is as JSON, if it is any.
 type Document<'a> = (&'a Bytes, Option<Rc<Value>>);
 
@@ -107,6 +137,8 @@ type Document<'a> = (&'a Bytes, Option<Rc<Value>>);
 pub(super) struct Lookup<'a> {
     values: Values<'a>,
     empty_if_missing: bool,
+    /// Marks are passed on as if they were values: what is filled in is looked into and not sent.
+    with_marks: bool,
     /// The bodies that were asked for, told apart by address; at most two per step and the trigger's.
     documents: RefCell<Vec<Document<'a>>>,
 }
@@ -117,14 +149,23 @@ impl<'a> Lookup<'a> {
         Self {
             values: *values,
             empty_if_missing: false,
+            with_marks: false,
             documents: RefCell::default(),
         }
     }
 
-    /// A value that is missing is the empty string.
+    /// A value that is missing is the empty string; one that is hidden is an error even so.
     pub(super) fn lenient(values: &Values<'a>) -> Self {
         Self {
             empty_if_missing: true,
+            ..Self::strict(values)
+        }
+    }
+
+    /// A value that is missing is an error, one that is hidden is its mark.
+    pub(super) fn with_marks(values: &Values<'a>) -> Self {
+        Self {
+            with_marks: true,
             ..Self::strict(values)
         }
     }
@@ -165,7 +206,13 @@ impl<'a> Lookup<'a> {
     /// The value, else the default: also where the value is there but is none of that kind (a body that is no text).
     fn read<T>(&self, expr: &Expr, read: impl Fn(Found<'a>) -> Option<T>) -> Result<T, Missing> {
         let fixed = |text: &str| read(Found::Text(Cow::Owned(text.to_owned())));
-        self.source(&expr.source)
+        let found = self.source(&expr.source);
+        if let Some(why) = self.values.gap.filter(|_| !self.with_marks)
+            && found.as_ref().is_some_and(Found::is_marked)
+        {
+            return Err(Missing::Hidden(expr.text.clone(), why.to_owned()));
+        }
+        found
             .and_then(&read)
             .or_else(|| expr.default.as_deref().and_then(fixed))
             .or_else(|| self.empty_if_missing.then_some("").and_then(fixed))
@@ -242,7 +289,18 @@ impl<'a> Lookup<'a> {
                 document
             }
         };
-        field.find(document.as_deref()?).cloned()
+        if self.values.gap.is_none() {
+            return field.find(document.as_deref()?).cloned();
+        }
+        let Some(document) = document.as_deref() else {
+            return is_marked(body).then(|| Value::from(MARK));
+        };
+        // A field within one that is hidden is hidden.
+        let within = (0..field.0.len()).filter_map(|end| Some(FieldPath(field.0.get(..end)?.to_vec())));
+        let hidden = within
+            .filter_map(|outer| outer.find(document))
+            .find(|value| *value == MARK);
+        hidden.or_else(|| field.find(document)).cloned()
     }
 }
 

@@ -63,6 +63,7 @@ fn events(id: u128, count: usize) -> Vec<Event> {
             destination: None,
             depth: 0,
         },
+        hidden: None,
         at: Timestamp(1),
     };
     let skipped = |step| Event::Skipped {

@@ -28,6 +28,7 @@ fn began(saga: SagaId, body: &str) -> Event {
             depth: 1,
         },
         at: Timestamp(u64::MAX >> 12),
+        hidden: None,
     }
 }
 

@@ -200,7 +200,7 @@ proptest! {
             status: 200,
             headers: vec![("X-A".to_owned(), template("${trigger.json.value}"))],
             body: BodyTemplate::Json(JsonTemplate::Array(vec![JsonTemplate::Text(template("${trigger.path.trip}"))])),
-        }, &fixture.values());
+        }, &fixture.values()).unwrap();
         prop_assert_eq!(reply.headers.0.len(), 2);
         prop_assert!(reply.headers.0.iter().all(|(_, value)| fits_field(value)));
         prop_assert_eq!(serde_json::from_slice::<Value>(&reply.body).unwrap(), json!([value]));

@@ -26,43 +26,71 @@ const CONTENT_TYPE: &str = "Content-Type";
 /// # Errors
 /// The first expression that has no value, or one that doesn't fit its place.
 pub(in crate::saga) fn request(template: &RequestTemplate, values: &Values<'_>) -> Result<Request, Missing> {
-    let lookup = Lookup::strict(values);
-    let (headers, body) = message(&template.headers, &template.body, &lookup)?;
+    filled(template, &Lookup::strict(values))
+}
+
+/// The same with marks where secrets are hidden: not to be sent.
+///
+/// # Errors
+/// As [`request`].
+pub(in crate::saga) fn marked_request(
+    template: &RequestTemplate,
+    values: &Values<'_>,
+) -> Result<Request, Missing> {
+    filled(template, &Lookup::with_marks(values))
+}
+
+fn filled(template: &RequestTemplate, lookup: &Lookup<'_>) -> Result<Request, Missing> {
+    let (headers, body) = message(&template.headers, &template.body, lookup)?;
     Ok(Request {
         method: template.method.clone(),
-        url: url::url(&template.url, &lookup)?,
+        url: url::url(&template.url, lookup)?,
         headers,
         body,
     })
 }
 
 /// A reply that the file gives; a value that is missing, or doesn't fit, is the empty string.
-pub(in crate::saga) fn reply(template: &ReplyTemplate, values: &Values<'_>) -> Reply {
-    // A lenient lookup gives no error.
-    let filled = message(&template.headers, &template.body, &Lookup::lenient(values));
-    let (headers, body) = filled.unwrap_or_default();
-    Reply {
+///
+/// # Errors
+/// [`Missing::Hidden`] alone.
+pub(in crate::saga) fn reply(template: &ReplyTemplate, values: &Values<'_>) -> Result<Reply, Missing> {
+    let (headers, body) = message(&template.headers, &template.body, &Lookup::lenient(values))?;
+    Ok(Reply {
         status: template.status,
         headers,
         body,
-    }
+    })
 }
 
 /// Whether a line of `when` holds. A value that is missing is not present, and equals nothing.
-pub(in crate::saga) fn condition(condition: &Condition, values: &Values<'_>) -> bool {
+///
+/// # Errors
+/// [`Missing::Hidden`]: nobody knows.
+pub(in crate::saga) fn condition(condition: &Condition, values: &Values<'_>) -> Result<bool, Missing> {
     let lookup = Lookup::strict(values);
-    let text = || lookup.template(&condition.value).ok();
+    let is = |wanted: &dyn Fn(&String) -> bool| match lookup.template(&condition.value) {
+        Ok(text) => Ok(wanted(&text)),
+        Err(hidden @ Missing::Hidden(..)) => Err(hidden),
+        Err(_) => Ok(false),
+    };
     match &condition.test {
-        Test::Equals(wanted) => text().as_ref() == Some(wanted),
-        Test::In(wanted) => text().is_some_and(|text| wanted.contains(&text)),
-        Test::Present(wanted) => condition.value.exprs().all(|expr| lookup.has(expr)) == *wanted,
+        Test::Equals(wanted) => is(&|text| text == wanted),
+        Test::In(wanted) => is(&|text| wanted.contains(text)),
+        Test::Present(wanted) => Ok(condition.value.exprs().all(|expr| lookup.has(expr)) == *wanted),
     }
 }
 
 /// The value of `lock` or `dedupe`; `None` where it has none, or is empty: all that leave the key empty have no key in
-/// common.
+/// common. `gap` is [`super::Saga::gap`] of a saga that a restart has found.
 #[must_use]
-pub fn key(plan: &Plan, saga: SagaId, trigger: &Trigger, template: &Template) -> Option<String> {
+pub fn key(
+    plan: &Plan,
+    saga: SagaId,
+    trigger: &Trigger,
+    template: &Template,
+    gap: Option<&str>,
+) -> Option<String> {
     let values = Values {
         saga,
         plan,
@@ -70,6 +98,7 @@ pub fn key(plan: &Plan, saga: SagaId, trigger: &Trigger, template: &Template) ->
         exchanges: &[],
         failed_step: None,
         outcome: None,
+        gap,
     };
     let key = Lookup::strict(&values).template(template).ok();
     key.filter(|key| !key.is_empty())

@@ -267,7 +267,8 @@ fn a_reply_has_nothing_where_a_value_is_missing_or_unfit() {
             ])),
         },
         &fixture.values(),
-    );
+    )
+    .unwrap();
     assert_eq!(reply.status, 503);
     let values = ["X-A", "X-B", "X-C"].map(|name| reply.headers.get(name).unwrap().clone());
     assert_eq!(values, ["<>", "", "compensated"]);
@@ -279,7 +280,7 @@ fn conditions() {
     let fixture = Fixture::new(&br#"{"fly":"yes","n":1}"#[..], b"{}");
     let holds = |value: &str, test: Test| {
         let value = template(value);
-        super::condition(&Condition { value, test }, &fixture.values())
+        super::condition(&Condition { value, test }, &fixture.values()).unwrap()
     };
     let list = || Test::In(vec!["yes".to_owned(), "1".to_owned()]);
     assert!(holds("${trigger.json.fly}", Test::Equals("yes".to_owned())));
@@ -297,7 +298,7 @@ fn conditions() {
 #[test]
 fn a_key_that_is_empty_is_none() {
     let fixture = Fixture::with_value("");
-    let key = |text: &str| super::key(&fixture.plan, SagaId(1), &fixture.trigger, &template(text));
+    let key = |text: &str| super::key(&fixture.plan, SagaId(1), &fixture.trigger, &template(text), None);
     assert_eq!(key("${trigger.json.value}"), None);
     assert_eq!(key("${trigger.json.none}"), None);
     assert_eq!(

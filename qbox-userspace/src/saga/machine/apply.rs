@@ -67,6 +67,7 @@ impl Saga {
                 end,
                 class,
                 at,
+                hidden: _,
             } => self.end(*step, *direction, *attempt, (end, *class), *at),
             Event::RetryAt {
                 step, direction, due, ..
@@ -130,10 +131,14 @@ impl Saga {
             },
             request,
         };
-        if direction == Direction::Transaction
-            && let (Ok(request), Some(exchange)) = (&flight.request, self.exchanges.get_mut(step.index()))
-        {
-            exchange.request = Some(Arc::clone(request));
+        if direction == Direction::Transaction {
+            let told = match &flight.request {
+                Ok(request) => Some(Arc::clone(request)),
+                Err(_) => self.told(step, attempt).map(Arc::new),
+            };
+            if let (Some(request), Some(exchange)) = (told, self.exchanges.get_mut(step.index())) {
+                exchange.request = Some(request);
+            }
         }
         self.change(step, |run| {
             if let Some(lane) = run.lane_mut(direction) {
@@ -172,7 +177,9 @@ impl Saga {
         };
         let late = flight.is_none();
         if let Some(flight) = flight {
-            let hole = flight.request.err();
+            // What can't be put together any more, because a secret is gone, may have been sent when it was there.
+            let unsent = matches!(end, AttemptEnd::NotSent(_) | AttemptEnd::Lost);
+            let hole = flight.request.err().filter(|_| unsent);
             self.heard |= hole.is_none() && *end != AttemptEnd::Lost;
             let why = hole.map_or_else(|| Why::of(end, direction, at), Why::Hole);
             if matches!(why, Why::Lost | Why::Held(_)) {
@@ -239,7 +246,7 @@ impl Saga {
         let last = applied && direction == Direction::Transaction;
         let overtaken = self.run(step).is_some_and(|run| run.transaction.sent != attempt);
         let request = if last && overtaken {
-            self.request(step, direction, attempt).ok()
+            self.told(step, attempt)
         } else {
             None
         };
@@ -305,7 +312,7 @@ impl Saga {
             let maybe_sent = its_turn && !pivot && !skipped && !run.settled();
             let request = if maybe_sent && run.transaction.sent == 0 {
                 // As it would have been sent, for a compensation that reads it.
-                self.request(id, Direction::Transaction, 1).ok()
+                self.told(id, 1)
             } else {
                 None
             };
@@ -330,7 +337,7 @@ impl Saga {
         read.all(|expr| match expr.source {
             Source::Request(step, _) | Source::Response(step, _) => self.is_done(step),
             _ => true,
-        })
+        }) && self.finds_when(step).is_ok()
     }
 
     fn obey(&mut self, action: &OperatorAction, why: &str) {

@@ -10,7 +10,7 @@ use crate::saga::fill;
 use crate::saga::id::{StepId, Timestamp};
 use crate::saga::io::{Call, Command, Timer};
 use crate::saga::message::Request;
-use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate};
+use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate, Step};
 use crate::saga::reply::Reply;
 use crate::saga::retry::Chance;
 use crate::saga::secrets::Secrets;
@@ -113,9 +113,15 @@ impl Saga {
             ..self.values()
         };
         let made = match plan {
-            None => None,
-            Some(ReplyPlan::Send(template)) => Some(fill::reply(template, &values)),
+            None => Ok(None),
+            Some(ReplyPlan::Send(template)) => fill::reply(template, &values)
+                .map(Some)
+                .map_err(|hidden| hidden.to_string()),
             Some(ReplyPlan::From(step)) => self.response_of(*step),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(why) => return Some(Reply::gone(&self.summary(secrets), &why)),
         };
         Some(made.unwrap_or_else(|| {
             if success {
@@ -126,19 +132,70 @@ impl Saga {
         }))
     }
 
-    /// A step's answer as the caller's. None: there was none, or not all of it was kept.
-    fn response_of(&self, step: StepId) -> Option<Reply> {
-        let response = self.exchanges.get(step.index())?.response.as_ref()?;
-        (!response.truncated).then(|| Reply::from_response(response))
+    /// A step's answer as the caller's. None: there was none, or not all of it was kept. An error: a secret of it is gone.
+    fn response_of(&self, step: StepId) -> Result<Option<Reply>, String> {
+        let exchange = self.exchanges.get(step.index());
+        let Some(response) = exchange.and_then(|exchange| exchange.response.as_ref()) else {
+            return Ok(None);
+        };
+        match self.gap() {
+            Some(why) if response.is_marked() => Err(why.to_owned()),
+            _ => Ok((!response.truncated).then(|| Reply::from_response(response))),
+        }
     }
 
     /// The request of an attempt, complete; or why it can't be put together.
     pub(super) fn request(&self, id: StepId, direction: Direction, attempt: u32) -> Result<Request, String> {
+        self.put_together(id, direction, attempt, false)
+    }
+
+    /// A transaction's request for expressions that read it: with marks where a secret of it is gone.
+    pub(super) fn told(&self, id: StepId, attempt: u32) -> Option<Request> {
+        let marks = self.gap.is_some();
+        self.put_together(id, Direction::Transaction, attempt, marks).ok()
+    }
+
+    /// Whether all that the step's `when` asks is known.
+    pub(super) fn finds_when(&self, step: &Step) -> Result<(), String> {
+        let values = self.values();
+        let mut when = step
+            .when
+            .iter()
+            .map(|condition| fill::condition(condition, &values));
+        when.try_for_each(|found| found.map(drop))
+            .map_err(|hidden| hidden.to_string())
+    }
+
+    fn put_together(
+        &self,
+        id: StepId,
+        direction: Direction,
+        attempt: u32,
+        marks: bool,
+    ) -> Result<Request, String> {
         let step = self.plan.steps.get(id.index()).ok_or("no such step")?;
+        if direction == Direction::Transaction && !marks {
+            self.finds_when(step)?;
+        }
+        let fill = |template: &RequestTemplate| {
+            let filled = match marks {
+                true => fill::marked_request(template, &self.values()),
+                false => fill::request(template, &self.values()),
+            };
+            filled.map_err(|missing| missing.to_string())
+        };
         let mut request = match (direction, &step.request) {
-            (Direction::Transaction, RequestPlan::Forward) => self.trigger.request.clone(),
-            (Direction::Transaction, RequestPlan::Send(template)) => self.fill(template)?,
-            (Direction::Probe, _) => self.fill(&step.probe.as_ref().ok_or("no such probe")?.request)?,
+            (Direction::Transaction, RequestPlan::Forward) => {
+                let request = &self.trigger.request;
+                match self.gap() {
+                    Some(why) if !marks && request.is_marked() => {
+                        return Err(format!("the trigger can't be forwarded any more: {why}"));
+                    }
+                    _ => request.clone(),
+                }
+            }
+            (Direction::Transaction, RequestPlan::Send(template)) => fill(template)?,
+            (Direction::Probe, _) => fill(&step.probe.as_ref().ok_or("no such probe")?.request)?,
             (Direction::Compensation(n), _) => {
                 let compensation = step
                     .compensations
@@ -154,7 +211,7 @@ impl Saga {
                         step.name
                     ));
                 }
-                self.fill(&compensation.request)?
+                fill(&compensation.request)?
             }
         };
         let stamp = Stamp {
@@ -169,9 +226,5 @@ impl Saga {
         let keeps_key = Self::forwards(step, direction);
         stamp.put(&mut request.headers, keeps_key);
         Ok(request)
-    }
-
-    fn fill(&self, template: &RequestTemplate) -> Result<Request, String> {
-        fill::request(template, &self.values()).map_err(|missing| missing.to_string())
     }
 }

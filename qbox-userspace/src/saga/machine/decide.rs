@@ -38,6 +38,7 @@ impl Saga {
                         end: AttemptEnd::Lost,
                         class: Class::Unknown,
                         at: now,
+                        hidden: None,
                     };
                     self.record(event, events);
                 }
@@ -94,6 +95,7 @@ impl Saga {
             end,
             class,
             at,
+            hidden: None,
         })
     }
 
@@ -159,6 +161,7 @@ impl Saga {
                     class: self.class(step, direction, &end),
                     end,
                     at,
+                    hidden: None,
                 })
             })
         })
@@ -222,9 +225,24 @@ impl Saga {
             match self.ask(id, step, run, at) {
                 Ask::Now(event) => Some(*event),
                 Ask::Later => None,
-                Ask::No => Some(give_up(id, run, at)),
+                Ask::No => match self.mute(id, step, run) {
+                    Some(_) if run.stuck.is_some() => None,
+                    Some(cause) => Some(Event::Stuck { step: id, cause, at }),
+                    None => Some(give_up(id, run, at)),
+                },
             }
         })
+    }
+
+    /// A pivot that may have been applied, and can't be sent again, because a secret of it is gone: what is before it may
+    /// not be undone. Says why.
+    fn mute(&self, id: StepId, step: &Step, run: &Run) -> Option<String> {
+        let open = step.kind == Kind::Pivot && run.class == Some(Class::Unknown) && self.gap().is_some();
+        let hole = self.request(id, Direction::Transaction, run.transaction.next());
+        let why = hole.err().filter(|_| open)?;
+        Some(format!(
+            "the pivot may or may not have been applied, and can't be sent again: {why}"
+        ))
     }
 
     /// Another attempt of the transaction, after a wait.
@@ -332,12 +350,15 @@ impl Saga {
         self.run(step).is_none_or(Run::done)
     }
 
-    /// Whether the step's `when` holds, as far as is known.
+    /// Whether the step's `when` holds, as far as is known. Where a part of it can't be known any more the step's turn comes,
+    /// and its request is a hole.
     pub(super) fn holds(&self, step: &Step) -> bool {
         let values = self.values();
-        step.when
+        let mut when = step
+            .when
             .iter()
-            .all(|condition| fill::condition(condition, &values))
+            .map(|condition| fill::condition(condition, &values));
+        when.all(|holds| holds.unwrap_or(true))
     }
 
     /// The saga has turned and everything that was begun is settled.

@@ -22,6 +22,8 @@ impl Saga {
             plan_hash: _,
             seed: _,
             trigger: _,
+            // Nothing is hidden in one.
+            gap: _,
             began,
             order: _,
             runs,

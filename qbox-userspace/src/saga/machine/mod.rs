@@ -48,7 +48,7 @@ mod headers;
 mod lane;
 mod summary;
 
-use super::event::{Class, Event, SCHEMA};
+use super::event::{Class, Event, Hidden, SCHEMA};
 use super::id::{PlanHash, SagaId, StepId, Timestamp};
 use super::io::Input;
 use super::message::Trigger;
@@ -70,6 +70,8 @@ pub struct Saga {
     order: Vec<StepId>,
     runs: Vec<Run>,
     exchanges: Vec<Exchange>,
+    /// A restart has not found all of its messages: where they hold marks something is missing, and this is why.
+    gap: Option<String>,
     /// Something that was sent since the saga began, or was taken up, has ended: its first intents were durable.
     heard: bool,
     /// A restart or an operator wants it undone.
@@ -189,6 +191,7 @@ impl Saga {
             seed,
             trigger: trigger.clone(),
             at: now,
+            hidden: None,
         };
         let mut saga = Self::new(id, plan, plan_hash, seed, trigger, now);
         let mut events = vec![began];
@@ -211,6 +214,7 @@ impl Saga {
             seed,
             trigger,
             at,
+            hidden,
             ..
         }) = events.next()
         else {
@@ -220,8 +224,12 @@ impl Saga {
             return Err(ReplayError::Schema(schema));
         }
         let mut saga = Self::new(id, plan, hash, seed, trigger, at);
+        saga.miss(hidden.as_ref());
         for event in events {
             saga.check(&event)?;
+            if let Event::Ended { hidden, .. } = &event {
+                saga.miss(hidden.as_ref());
+            }
             saga.apply(&event);
         }
         Ok(saga)
@@ -238,6 +246,15 @@ impl Saga {
             self.follow(now, &mut events);
         }
         events
+    }
+
+    /// Something of a message is not there any more. What can't be had counts for more than what nobody should need.
+    fn miss(&mut self, hidden: Option<&Hidden>) {
+        match hidden {
+            Some(Hidden { lost: Some(why), .. }) => self.gap = Some(why.clone()),
+            Some(_) if self.gap.is_none() => self.gap = Some("the journal left it out".to_owned()),
+            _ => {}
+        }
     }
 
     fn new(
@@ -260,6 +277,7 @@ impl Saga {
             began,
             runs,
             exchanges,
+            gap: None,
             heard: false,
             abort: None,
             turned: None,
@@ -292,6 +310,12 @@ impl Saga {
     #[must_use]
     pub fn trigger(&self) -> &Trigger {
         &self.trigger
+    }
+
+    /// Why messages of its past may hold [`super::MARK`]s instead of values, if they may.
+    #[must_use]
+    pub fn gap(&self) -> Option<&str> {
+        self.gap.as_deref()
     }
 
     /// When it began.
@@ -377,6 +401,7 @@ impl Saga {
             failed_step: self.failed_step(),
             // All that is sent is sent before the end, and compensations also when other steps are stuck. (A reply says more.)
             outcome: self.compensating.map(|_| SagaState::Compensating.as_str()),
+            gap: self.gap.as_deref(),
         }
     }
 

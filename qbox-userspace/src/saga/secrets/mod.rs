@@ -5,6 +5,11 @@
 //! secret in a place that isn't named is shown. Pure, and without errors.
 
 mod body;
+mod needs;
+mod rest;
+
+pub use needs::Needs;
+pub use rest::{Apart, whole};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,206 @@
+//! What of its past a plan can still ask for after a restart.
+//!
+//! Compensations, probes and replies always; a transaction only where the saga goes on forward, or where another message
+//! reads its request, which is put together again from what it was made of.
+
+use super::Secrets;
+use crate::saga::expr::{Expr, FieldPath, MessagePart, Source, Template};
+use crate::saga::id::StepId;
+use crate::saga::plan::{
+    BodyTemplate, JsonTemplate, Kind, OnRecovery, Plan, ReplyPlan, ReplyTemplate, RequestPlan,
+    RequestTemplate, ResponseMatch, Step,
+};
+
+/// What a plan needs of its trigger and of each step's answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub(super) trigger: Parts,
+    /// By [`StepId`].
+    pub(super) answers: Vec<Parts>,
+}
+
+/// Parts of one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// All of it.
+    pub(super) whole: bool,
+    pub(super) url: bool,
+    pub(super) body: bool,
+    /// By name, as the file has them.
+    pub(super) headers: Vec<String>,
+    pub(super) query: Vec<String>,
+    pub(super) fields: Vec<FieldPath>,
+}
+
+impl Parts {
+    fn add(&mut self, part: &MessagePart) {
+        match part {
+            MessagePart::Header(name) => self.headers.push(name.clone()),
+            MessagePart::Query(name) => self.query.push(name.clone()),
+            MessagePart::Json(path) => self.fields.push(path.clone()),
+            MessagePart::Body => self.body = true,
+            MessagePart::Url => self.url = true,
+            // Never hidden.
+            MessagePart::Method | MessagePart::Path(_) | MessagePart::Status => {}
+        }
+    }
+
+    /// Whether one of them is secret by its own name.
+    fn name_secrets(&self, secrets: &Secrets) -> bool {
+        self.headers.iter().any(|name| secrets.is_header(name))
+            || self.query.iter().any(|name| secrets.is_query(name))
+            || self.fields.iter().any(|path| secrets.is_field(&path.0))
+    }
+}
+
+impl Needs {
+    /// Of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut found = Finder {
+            plan,
+            needs: Self {
+                trigger: Parts::default(),
+                answers: plan.steps.iter().map(|_| Parts::default()).collect(),
+            },
+            read: Vec::new(),
+        };
+        found.plan();
+        found.needs
+    }
+
+    /// Whether a secret is asked for by its name, or with the whole trigger. (That an answer which is passed on holds one
+    /// nobody knows before it is there.)
+    #[must_use]
+    pub fn name_secrets(&self, secrets: &Secrets) -> bool {
+        self.trigger.whole
+            || self.trigger.name_secrets(secrets)
+            || self.answers.iter().any(|parts| parts.name_secrets(secrets))
+    }
+}
+
+struct Finder<'a> {
+    plan: &'a Plan,
+    needs: Needs,
+    /// The requests whose parts were looked at: each once.
+    read: Vec<(StepId, MessagePart)>,
+}
+
+impl<'a> Finder<'a> {
+    fn plan(&mut self) {
+        let plan = self.plan;
+        self.templates(&plan.lock);
+        let goes_on =
+            plan.on_recovery == OnRecovery::Resume || plan.steps.iter().any(|step| step.kind == Kind::Pivot);
+        for step in &plan.steps {
+            self.step(step, goes_on);
+        }
+        for reply in [&plan.reply_success, &plan.reply_failure].into_iter().flatten() {
+            match reply {
+                ReplyPlan::From(step) => self.answer(*step, |parts| parts.whole = true),
+                ReplyPlan::Send(ReplyTemplate { headers, body, .. }) => {
+                    self.templates(headers.iter().map(|(_, value)| value));
+                    self.body(body);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, step: &'a Step, goes_on: bool) {
+        self.templates(step.when.iter().map(|condition| &condition.value));
+        if goes_on {
+            match &step.request {
+                RequestPlan::Forward => self.needs.trigger.whole = true,
+                RequestPlan::Send(request) => self.request(request),
+            }
+            self.matches(&step.success);
+            self.matches(&step.refused);
+        }
+        if let Some(probe) = &step.probe {
+            self.request(&probe.request);
+            self.matches(&probe.applied);
+            self.matches(&probe.refused);
+        }
+        for compensation in &step.compensations {
+            self.request(&compensation.request);
+            self.matches(&compensation.success);
+        }
+    }
+
+    fn request(&mut self, request: &'a RequestTemplate) {
+        self.templates([&request.url.path]);
+        self.templates(&request.url.query);
+        self.templates(request.headers.iter().map(|(_, value)| value));
+        self.body(&request.body);
+    }
+
+    fn body(&mut self, body: &'a BodyTemplate) {
+        match body {
+            BodyTemplate::Empty => {}
+            BodyTemplate::Text(text) => self.templates([text]),
+            BodyTemplate::Json(json) => self.json(json),
+        }
+    }
+
+    fn json(&mut self, json: &'a JsonTemplate) {
+        match json {
+            JsonTemplate::Value(_) => {}
+            JsonTemplate::Text(text) => self.templates([text]),
+            JsonTemplate::Array(items) => items.iter().for_each(|item| self.json(item)),
+            JsonTemplate::Object(pairs) => pairs.iter().for_each(|(_, item)| self.json(item)),
+        }
+    }
+
+    fn matches(&mut self, any: &'a [ResponseMatch]) {
+        for one in any {
+            self.templates(one.headers.iter().map(|(_, value)| value));
+            self.templates(&one.body);
+            one.json.iter().for_each(|(_, json)| self.json(json));
+        }
+    }
+
+    fn templates(&mut self, templates: impl IntoIterator<Item = &'a Template>) {
+        for template in templates {
+            template.exprs().for_each(|expr| self.expr(expr));
+        }
+    }
+
+    fn expr(&mut self, expr: &'a Expr) {
+        match &expr.source {
+            Source::Trigger(part) => self.needs.trigger.add(part),
+            Source::Response(step, part) => self.answer(*step, |parts| parts.add(part)),
+            Source::Request(step, part) => self.part_of(*step, part),
+            Source::SagaId | Source::SagaName | Source::SagaFailedStep | Source::SagaOutcome => {}
+        }
+    }
+
+    fn answer(&mut self, step: StepId, add: impl FnOnce(&mut Parts)) {
+        if let Some(parts) = self.needs.answers.get_mut(step.index()) {
+            add(parts);
+        }
+    }
+
+    /// A part of a step's request is what it was made of.
+    fn part_of(&mut self, step: StepId, part: &MessagePart) {
+        let read = (step, part.clone());
+        if self.read.contains(&read) {
+            return;
+        }
+        self.read.push(read);
+        let plan = self.plan;
+        match plan.steps.get(step.index()).map(|step| &step.request) {
+            Some(RequestPlan::Forward) => self.needs.trigger.add(part),
+            Some(RequestPlan::Send(request)) => match part {
+                MessagePart::Header(name) => {
+                    let named = request
+                        .headers
+                        .iter()
+                        .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+                    self.templates(named.map(|(_, value)| value));
+                }
+                _ => self.body(&request.body),
+            },
+            None => {}
+        }
+    }
+}

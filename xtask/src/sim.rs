@@ -10,6 +10,9 @@ pub(crate) struct Sim {
     /// Plans of up to so many steps (1 to 4).
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
     steps: Option<u8>,
+    /// Leave out so many rows of the walk's table, from its first.
+    #[arg(long)]
+    from: Option<u8>,
     /// Attempts of a run that don't go well.
     #[arg(long)]
     faults: Option<u8>,
@@ -32,7 +35,7 @@ pub(crate) fn run(sim: &Sim) -> Result<()> {
     test.args([
         "test",
         "--config",
-        "profile.dev.package.qbox-userspace.opt-level=2",
+        "profile.dev.package.qbox-userspace.opt-level=1",
     ]);
     test.args(["--package", "qbox-userspace", "--lib", "--"]);
     let name = match &sim.replay {
@@ -45,6 +48,7 @@ pub(crate) fn run(sim: &Sim) -> Result<()> {
     test.args(["--exact", name, "--ignored", "--nocapture"]);
     let bounds = [
         ("QBOX_SIM_STEPS", sim.steps),
+        ("QBOX_SIM_FROM", sim.from),
         ("QBOX_SIM_FAULTS", sim.faults),
         ("QBOX_SIM_CRASHES", sim.crashes),
         ("QBOX_SIM_DECISIONS", sim.decisions),

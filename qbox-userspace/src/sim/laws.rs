@@ -156,7 +156,7 @@ fn stuck(world: &World) -> Result<(), Broken> {
         step.kind == Kind::Pivot && view.state == StepState::Applied && view.undo != UndoState::Stuck
     });
     for (_, step, view, truth) in each(world) {
-        let there = has_undo(step) && (truth.is_there() || !truth.hanging.is_empty());
+        let there = has_undo(step) && (truth.is_there() || truth.may_land(world.scene.fenced));
         law(forward || !there || view.undo == UndoState::Stuck, || {
             format!("left behind unseen: {view:?}, {truth:?}")
         })?;

@@ -27,6 +27,9 @@ pub(super) struct Violation {
     pub(super) what: Broken,
 }
 
+/// How many acts a shorter run that breaks a promise is looked for.
+const PATIENCE: u64 = 2_000_000;
+
 struct Frame {
     world: World,
     acts: Vec<Act>,
@@ -35,18 +38,25 @@ struct Frame {
 
 /// Everything that can happen in this scene; ends with the first violation.
 pub(super) fn all(scene: &Rc<Scene>, budget: Budget) -> Walked {
-    let mut walked = bounded(scene, budget, usize::MAX);
+    let mut walked = bounded(scene, budget, usize::MAX, u64::MAX);
     if let Some(found) = &walked.violation {
-        // Depth first finds any one. A short one is easier to read.
+        // Depth first finds any one. A short one is easier to read, if it is found soon.
         let longest = found.path.len();
-        let shorter = (1..longest).find_map(|most| bounded(scene, budget, most).violation);
-        walked.violation = shorter.or(walked.violation);
+        let mut patience = PATIENCE;
+        for most in 1..longest {
+            let shorter = bounded(scene, budget, most, patience);
+            patience = patience.saturating_sub(shorter.acts);
+            if shorter.violation.is_some() {
+                walked.violation = shorter.violation;
+                break;
+            }
+        }
     }
     walked
 }
 
-/// The same, but no run goes on after `most` acts.
-fn bounded(scene: &Rc<Scene>, budget: Budget, most: usize) -> Walked {
+/// The same, but no run goes on after `most` acts, and all together not after `patience`.
+fn bounded(scene: &Rc<Scene>, budget: Budget, most: usize, patience: u64) -> Walked {
     let mut walked = Walked::default();
     // With how many acts each state was reached: reached with fewer, it is gone on from again.
     let mut known: HashMap<u64, usize> = HashMap::new();
@@ -60,7 +70,7 @@ fn bounded(scene: &Rc<Scene>, budget: Budget, most: usize) -> Walked {
             })
         }
     }
-    while let Some(top) = frames.last_mut() {
+    while let Some(top) = frames.last_mut().filter(|_| walked.acts < patience) {
         let Some(act) = top.acts.get(top.next) else {
             frames.pop();
             continue;

@@ -5,6 +5,7 @@ use crate::qbox::{Qbox, Settings};
 use crate::service::Service;
 use crate::world::{PORT, SERVICES, book_trip};
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -20,7 +21,7 @@ pub struct ExplicitWorld {
     /// Where it listens.
     pub listen: String,
     services: Vec<Service>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl ExplicitWorld {
@@ -45,16 +46,25 @@ impl ExplicitWorld {
             services.push(Service::start(name, vec![listener])?);
             writeln!(hosts, "{address} {name}.default.svc")?;
         }
-        let hosts_file = folder.path().join("hosts");
-        fs::write(&hosts_file, hosts)?;
+        fs::write(folder.path().join("hosts"), hosts)?;
         let listen = free_address(port)?;
-        let qbox = Qbox::start_explicit(folder.path(), &hosts_file, &listen, &Settings::saga(book_trip()?))?;
+        let qbox = start(&folder, &listen)?;
         Ok(Self {
             qbox,
             listen,
             services,
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// Ends Qbox in good order, and starts another on the same journal.
+    ///
+    /// # Errors
+    /// It doesn't end in time, or the other one doesn't start.
+    pub fn restart(&mut self) -> Result<()> {
+        self.qbox.stop(Signal::TERM)?;
+        self.qbox = start(&self.folder, &self.listen)?;
+        Ok(())
     }
 
     /// A service.
@@ -72,6 +82,11 @@ impl ExplicitWorld {
         let all = self.services.iter().filter(|service| service.has(id));
         all.map(Service::name).collect()
     }
+}
+
+fn start(folder: &TempDir, listen: &str) -> Result<Qbox> {
+    let settings = Settings::saga(book_trip()?);
+    Qbox::start_explicit(folder.path(), &folder.path().join("hosts"), listen, &settings)
 }
 
 /// That port if nobody has it, else one that the kernel chooses.

@@ -128,6 +128,35 @@ fn a_saga_is_shown_as_a_timeline() -> Result<()> {
     Ok(())
 }
 
+/// What has ended is in the journal alone then.
+#[test]
+fn nothing_is_forgotten_over_a_restart() -> Result<()> {
+    let (mut world, sagas) = three_bookings()?;
+    let socket = world.qbox.socket();
+    let show = |id: &str| qbox(&socket, &["sagas", "show", id]);
+    let before = show(&sagas[0])?;
+    world.restart()?;
+    let page: Value =
+        serde_json::from_str(&qbox(&socket, &["sagas", "list", "--sort", "arrived", "--json"])?)?;
+    let listed = page["sagas"].as_array().context("no sagas")?.iter();
+    let listed: Vec<_> = listed.filter_map(|saga| saga["id"].as_str()).collect();
+    assert_eq!(listed, sagas);
+    // Each offset counts from the trigger's arrival before, and from the saga's beginning after; no word is another one.
+    let words = |text: &str| -> Vec<String> {
+        let rows = text.split_once("START").map_or("", |(_, rows)| rows);
+        let words = rows.split_whitespace();
+        let time = |word: &str| word.contains(|c: char| c.is_ascii_digit()) && !word.contains("://");
+        words.filter(|word| !time(word)).map(str::to_owned).collect()
+    };
+    let after = show(&sagas[0])?;
+    assert_eq!(words(&before), words(&after), "\n{before}\n{after}");
+    assert!(
+        after.contains("compensation #1 DELETE http://hotel.default.svc:8080/"),
+        "{after}"
+    );
+    Ok(())
+}
+
 /// `qbox sagas tail -f`, and its lines.
 struct Tail {
     child: Child,

@@ -211,10 +211,18 @@ async fn saga(State(shared): Asked, Path(id): Path<String>) -> Response {
     let Ok(id) = id.parse::<SagaId>() else {
         return problem(StatusCode::BAD_REQUEST, "that is no saga's id");
     };
-    match shared.runner.saga(id) {
-        Ok(Some(detail)) => Json(SagaView::new(&detail)).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, "there is no saga of that id, or no longer"),
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    // It reads the disk, and goes through the history again.
+    let found = tokio::task::spawn_blocking(move || {
+        let detail = shared.runner.saga(id);
+        detail.map(|detail| detail.map(|detail| SagaView::new(&detail)))
+    });
+    let wrong =
+        |error: &dyn std::fmt::Display| problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
+    match found.await {
+        Ok(Ok(Some(saga))) => Json(saga).into_response(),
+        Ok(Ok(None)) => problem(StatusCode::NOT_FOUND, "there is no saga of that id, or no longer"),
+        Ok(Err(error)) => wrong(&error),
+        Err(error) => wrong(&error),
     }
 }
 

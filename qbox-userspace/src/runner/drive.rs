@@ -383,7 +383,6 @@ impl<'a> Drive<'a> {
 
     fn send(&mut self, call: Call) {
         let attempt = (call.step, call.direction, call.attempt);
-        self.entry.note(&call, &self.shared.settings.secrets);
         let call = carry_out(
             self.shared.upstream.clone(),
             call,

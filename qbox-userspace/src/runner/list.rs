@@ -7,12 +7,25 @@ use super::filter::{self, Filter};
 use super::registry::Entry;
 use super::{Detail, Refused, Replied, Runner, State, Summary};
 use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
-use crate::saga::{Event, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp};
+use crate::saga::{Direction, Event, Plan, PlanHash, Saga, SagaId, SagaState, StepId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What a journal has of a saga: its plan and its events.
 type Kept = (Arc<Plan>, Vec<Event>);
+
+/// A request as it was filled in, without secrets. The attempts of one message are all the same, so it is told once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Of which step.
+    pub step: StepId,
+    /// Which of its messages.
+    pub direction: Direction,
+    /// The method.
+    pub method: String,
+    /// The URL.
+    pub url: String,
+}
 
 impl Runner {
     /// A page of the sagas that `filter` holds for. It may read the disk for some 100 ms.
@@ -85,27 +98,38 @@ impl Runner {
     pub fn saga(&self, id: SagaId) -> Result<Option<Detail>, JournalError> {
         let journal = &self.shared.journal;
         if let Some(entry) = self.shared.registry.get(id) {
-            return Ok(Some(Detail {
-                summary: entry.summary(),
-                plan: Arc::clone(&entry.plan),
-                events: self.shown(&journal.history(id)?.unwrap_or_default()),
-                sent: entry.sent(),
-            }));
+            let events = journal.history(id)?.unwrap_or_default();
+            return Ok(Some(self.detail(entry.summary(), &entry.plan, &events)));
         }
         let Some(outline) = journal.ended(id)? else {
             return Ok(None);
         };
         let kept = self.kept(id)?;
-        Ok(kept.map(|(plan, events)| Detail {
-            summary: outline.into(),
-            plan,
-            events: self.shown(&events),
-            sent: Vec::new(),
-        }))
+        Ok(kept.map(|(plan, events)| self.detail(outline.into(), &plan, &events)))
     }
 
-    fn shown(&self, events: &[Event]) -> Vec<Event> {
-        events.iter().map(|event| self.secrets().event(event)).collect()
+    /// Without secrets.
+    fn detail(&self, summary: Summary, plan: &Arc<Plan>, events: &[Event]) -> Detail {
+        let secrets = self.secrets();
+        let mut sent: Vec<Sent> = Vec::new();
+        // A history that is none any more is still shown as it is.
+        for call in Saga::requests(Arc::clone(plan), events.iter().cloned()).unwrap_or_default() {
+            let message = (call.step, call.direction);
+            if !sent.iter().any(|sent| (sent.step, sent.direction) == message) {
+                sent.push(Sent {
+                    step: call.step,
+                    direction: call.direction,
+                    method: call.request.method.clone(),
+                    url: secrets.url_of(plan, &call),
+                });
+            }
+        }
+        Detail {
+            summary,
+            plan: Arc::clone(plan),
+            events: events.iter().map(|event| secrets.event(event)).collect(),
+            sent,
+        }
     }
 
     /// A saga that has ended, that the registry doesn't hold, and that a trigger of this stamp is to be joined to.

@@ -29,8 +29,9 @@ pub use describe::Line;
 pub use feed::{Follower, Happening, KEPT, Next, What};
 pub use filter::{Filter, NoState};
 pub use handle::SagaHandle;
+pub use list::Sent;
 pub use recover::Recovered;
-pub use registry::{Retain, Sent};
+pub use registry::Retain;
 pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
 
 use crate::journal::{self, Journal, JournalError};
@@ -184,7 +185,7 @@ pub struct Detail {
     pub plan: Arc<Plan>,
     /// Its events so far, without secrets; empty where it has not begun, or where the journal no longer keeps them.
     pub events: Vec<Event>,
-    /// The requests that this process has sent for it, as they were filled in.
+    /// The requests that were sent for it, as they were filled in.
     pub sent: Vec<Sent>,
 }
 

@@ -5,7 +5,7 @@
 use super::inbox::Inbox;
 use super::{Outcome, Refused, State, Summary, caller_key};
 use crate::journal::{Outline, Stamp};
-use crate::saga::{Call, Direction, Plan, Reply, SagaId, Secrets, StepId, Timestamp, Trigger};
+use crate::saga::{Plan, Reply, SagaId, Timestamp, Trigger};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 pub struct Retain {
     /// How many.
     pub sagas: usize,
-    /// Bytes of their replies and of the URLs they called.
+    /// Bytes of their replies.
     pub bytes: usize,
     /// For how long.
     pub age: Duration,
@@ -40,22 +40,8 @@ pub(super) struct Entry {
     pub(super) plan: Arc<Plan>,
     pub(super) stamp: Option<Stamp>,
     summary: Mutex<Summary>,
-    sent: Mutex<Vec<Sent>>,
     pub(super) inbox: Inbox,
     outcome: watch::Sender<Option<Outcome>>,
-}
-
-/// A request as it was filled in, without secrets. The attempts of one message are all the same, so it is kept once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
-    /// Of which step.
-    pub step: StepId,
-    /// Which of its messages.
-    pub direction: Direction,
-    /// The method.
-    pub method: String,
-    /// The URL.
-    pub url: String,
 }
 
 #[derive(Debug)]
@@ -89,7 +75,6 @@ impl Entry {
             plan: Arc::clone(plan),
             stamp,
             summary: Mutex::new(summary),
-            sent: Mutex::default(),
             inbox: Inbox::default(),
             outcome: watch::Sender::new(None),
         }
@@ -132,26 +117,6 @@ impl Entry {
         change(&mut self.summary_mut());
     }
 
-    /// Keeps what a call sends, for those who look on and without `secrets`: once for each of the plan's messages.
-    pub(super) fn note(&self, call: &Call, secrets: &Secrets) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sent
-            .iter()
-            .any(|s| (s.step, s.direction) == (call.step, call.direction))
-        {
-            sent.push(Sent {
-                step: call.step,
-                direction: call.direction,
-                method: call.request.method.clone(),
-                url: secrets.url_of(&self.plan, call),
-            });
-        }
-    }
-
-    pub(super) fn sent(&self) -> Vec<Sent> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Outcome>> {
         self.outcome.subscribe()
     }
@@ -173,12 +138,10 @@ impl Entry {
     }
 
     fn weight(&self) -> usize {
-        let reply = match &*self.outcome.borrow() {
+        match &*self.outcome.borrow() {
             Some(Ok(reply)) => reply_weight(reply),
             _ => 0,
-        };
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        reply + sent.iter().map(|s| s.method.len() + s.url.len()).sum::<usize>()
+        }
     }
 }
 

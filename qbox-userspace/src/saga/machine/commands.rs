@@ -33,7 +33,7 @@ impl Saga {
         commands
     }
 
-    fn calls(&self) -> impl Iterator<Item = Call> {
+    pub(super) fn calls(&self) -> impl Iterator<Item = Call> {
         self.each().flat_map(move |(id, step, run)| {
             run.lanes().filter_map(move |(direction, lane)| {
                 let flight = lane.flight.as_ref()?;

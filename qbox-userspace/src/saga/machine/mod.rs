@@ -50,7 +50,7 @@ mod summary;
 
 use super::event::{Class, Event, Hidden, SCHEMA};
 use super::id::{PlanHash, SagaId, StepId, Timestamp};
-use super::io::Input;
+use super::io::{Call, Input};
 use super::message::Trigger;
 use super::plan::{Kind, Plan, Step};
 use super::values::{Exchange, Values};
@@ -206,6 +206,40 @@ impl Saga {
     /// # Errors
     /// A history that no saga of that plan can have had.
     pub fn replay(plan: Arc<Plan>, events: impl IntoIterator<Item = Event>) -> Result<Self, ReplayError> {
+        Self::replay_each(plan, events, |_, _| {})
+    }
+
+    /// The requests of a history in the order of sending, each as it was put together then.
+    ///
+    /// # Errors
+    /// As [`Saga::replay`].
+    pub fn requests(
+        plan: Arc<Plan>,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Vec<Call>, ReplayError> {
+        let mut sent = Vec::new();
+        Self::replay_each(plan, events, |saga, event| {
+            if let Event::Sending {
+                step,
+                direction,
+                attempt,
+                ..
+            } = event
+            {
+                let this =
+                    |call: &Call| (call.step, call.direction, call.attempt) == (*step, *direction, *attempt);
+                sent.extend(saga.calls().find(this));
+            }
+        })?;
+        Ok(sent)
+    }
+
+    /// As [`Saga::replay`]; `see` is shown the saga after each event but the first.
+    fn replay_each(
+        plan: Arc<Plan>,
+        events: impl IntoIterator<Item = Event>,
+        mut see: impl FnMut(&Self, &Event),
+    ) -> Result<Self, ReplayError> {
         let mut events = events.into_iter();
         let Some(Event::Began {
             schema,
@@ -231,6 +265,7 @@ impl Saga {
                 saga.miss(hidden.as_ref());
             }
             saga.apply(&event);
+            see(&saga, &event);
         }
         Ok(saga)
     }

@@ -50,6 +50,10 @@ impl Saga {
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
+        // What comes from outside, where all that had followed before was done: a saga that is stuck then was answered so.
+        if let Event::Ended { .. } | Event::Decided { .. } | Event::Recovered { .. } = event {
+            self.keep_reply();
+        }
         match event {
             // `Saga::new` is what it does.
             Event::Began { .. } => {}
@@ -92,6 +96,16 @@ impl Saga {
             Event::Compensated { .. } => self.finish(SagaState::Compensated),
             Event::Decided { operator, .. } => self.obey(&operator.action, &operator.why),
             Event::Recovered { .. } => self.recover(),
+        }
+        if matches!(event, Event::ReplyDue { .. }) {
+            self.keep_reply();
+        }
+    }
+
+    /// From now on the answer is as things stand now, if it is due. At the saga's end nothing can change it any more.
+    fn keep_reply(&mut self) {
+        if self.due.is_none() && self.ended.is_none() && self.answers() {
+            self.due = Some(Box::new(self.clone()));
         }
     }
 

@@ -78,7 +78,7 @@ impl Saga {
     /// later than that after the deadline, whatever it waits for (a pivot that must be known, a step behind it that must be applied,
     /// an operator's pause). None: it is answered already.
     pub(super) fn reply_due(&self) -> Option<Timestamp> {
-        if self.overdue || !matches!(self.state(), SagaState::Running | SagaState::Compensating) {
+        if self.answers() {
             return None;
         }
         let deadline = self.began.after(self.plan.timeout);
@@ -86,21 +86,25 @@ impl Saga {
         Some(from.after(self.plan.reply_timeout))
     }
 
-    fn answers(&self) -> bool {
+    pub(super) fn answers(&self) -> bool {
         match self.state() {
             SagaState::Committed | SagaState::Compensated | SagaState::Stuck => true,
-            SagaState::Running | SagaState::Compensating => self.overdue,
+            SagaState::Running | SagaState::Compensating => self.overdue || self.due.is_some(),
         }
     }
 
     /// The caller's answer, once there is one: the saga is committed, compensated or stuck, or the caller has waited long
-    /// enough. As of now: a saga that is answered before its end would say something else at its end. A default reply, which
-    /// repeats what a step answered, hides `secrets`; one of the file's says what the file says.
+    /// enough. It says how things stood then, and never changes, over restarts either. A default reply, which repeats what a
+    /// step answered, hides `secrets`; one of the file's says what the file says.
     #[must_use]
     pub fn reply(&self, secrets: &Secrets) -> Option<Reply> {
-        if !self.answers() {
-            return None;
+        match &self.due {
+            Some(then) => Some(then.reply_now(secrets)),
+            None => self.answers().then(|| self.reply_now(secrets)),
         }
+    }
+
+    fn reply_now(&self, secrets: &Secrets) -> Reply {
         let success = self.state() == SagaState::Committed;
         let plan = if success {
             &self.plan.reply_success
@@ -121,15 +125,15 @@ impl Saga {
         };
         let made = match made {
             Ok(made) => made,
-            Err(why) => return Some(Reply::gone(&self.summary(secrets), &why)),
+            Err(why) => return Reply::gone(&self.summary(secrets), &why),
         };
-        Some(made.unwrap_or_else(|| {
+        made.unwrap_or_else(|| {
             if success {
                 Reply::success(&self.summary(secrets))
             } else {
                 Reply::failure(&self.summary(secrets))
             }
-        }))
+        })
     }
 
     /// A step's answer as the caller's. None: there was none, or not all of it was kept. An error: a secret of it is gone.

@@ -33,6 +33,7 @@ impl Saga {
             turned,
             compensating,
             overdue,
+            due,
             paused,
             ended,
         } = self;
@@ -50,7 +51,8 @@ impl Saga {
         }
         let turned = turned.as_ref().map(|Turned { step, cause: _ }| *step);
         (heard, abort.is_some(), turned).hash(&mut hash);
-        (compensating.is_some(), overdue, paused, ended).hash(&mut hash);
+        // How it stood when its answer was due is of the past; that it was, is not.
+        (compensating.is_some(), overdue, due.is_some(), paused, ended).hash(&mut hash);
         let mut order: Vec<Timestamp> = times.iter().flatten().copied().collect();
         order.sort_unstable();
         order.dedup();

@@ -80,6 +80,8 @@ pub struct Saga {
     compensating: Option<Timestamp>,
     /// The caller has waited long enough.
     overdue: bool,
+    /// How the saga stood when its caller's answer was due before its end: that stays the answer.
+    due: Option<Box<Saga>>,
     paused: bool,
     ended: Option<SagaState>,
 }
@@ -318,6 +320,7 @@ impl Saga {
             turned: None,
             compensating: None,
             overdue: false,
+            due: None,
             paused: false,
             ended: None,
         }

@@ -49,12 +49,15 @@ fn retry_does_not_wait_for_the_backoff() {
 #[test]
 fn skip_and_resolve_end_what_was_settled_by_hand() {
     let mut world = stuck();
+    let told = world.reply();
+    assert!(told.is_some());
     world.operator(OperatorAction::Skip(StepId(0)));
     assert_eq!(world.saga.state(), SagaState::Stuck);
     assert_eq!(world.views()[0].1, UndoState::Undone);
     assert_eq!(world.operator(OperatorAction::Skip(StepId(2))), []);
     world.operator(OperatorAction::Resolve);
     assert_eq!(world.saga.state(), SagaState::Compensated);
+    assert_eq!(world.reply(), told, "what was answered stays the answer");
     assert_eq!(world.trace(), "hotel flight car hotel!0 flight!0");
     world.check_replay();
 }

@@ -3,8 +3,9 @@
 use super::world::*;
 use crate::saga::{
     AttemptEnd, BodyTemplate, Command, Direction, Event, Kind, OperatorAction, Place, Plan, ReplyPlan,
-    ReplyTemplate, SagaState, Scope, Step, Template,
+    ReplyTemplate, Saga, SagaState, Scope, Secrets, Step, Template,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 const T: Direction = Direction::Transaction;
@@ -66,7 +67,11 @@ fn a_pivot_that_stays_unknown_does_not_keep_the_caller() {
     assert_eq!(body, "running ");
     // The saga goes on, and what the caller was told stays said.
     assert_eq!(world.saga.state(), SagaState::Running);
+    let told = world.reply();
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Committed);
+    assert_eq!(world.reply(), told);
+    let again = Saga::replay(Arc::clone(world.saga.plan()), world.journal.clone()).unwrap();
+    assert_eq!(again.reply(&Secrets::default()), told, "over a restart too");
     let due = world
         .journal
         .iter()

@@ -1,4 +1,5 @@
-//! Pods, scripted participants and drivers for the end-to-end suites, and the demo that `cargo xtask run` shows.
+//! Pods, scripted participants and drivers for the end-to-end suites, the demo that `cargo xtask run` shows, and the trial
+//! that `cargo xtask chaos` holds.
 //!
 //! A suite makes a [`Node`]: a network namespace with a bridge, and a cgroup. In it are [`Pod`]s, each with a network
 //! namespace, a mount namespace and a cgroup of its own; [`Service`]s that listen inside pods and keep a ledger; and one
@@ -13,6 +14,7 @@
 
 mod admin;
 mod cgroup;
+pub mod chaos;
 pub mod demo;
 mod dialler;
 mod explicit;
@@ -24,6 +26,7 @@ mod pod;
 mod poll;
 mod qbox;
 mod service;
+mod stop;
 mod world;
 
 pub use admin::{Admin, Answer};

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 /// One pod.
 #[derive(Debug)]
@@ -57,8 +58,8 @@ impl Finished {
     }
 }
 
-/// No command in a pod may take longer than this many seconds.
-const COMMAND_SECONDS: &str = "90";
+/// How long a command in a pod may take, unless it says so itself.
+const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 
 impl Pod {
     pub(crate) fn new(
@@ -115,6 +116,12 @@ impl Pod {
     /// A command that runs inside: in the pod's cgroup and both its namespaces, and not for ever.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.command_for(COMMAND_LIMIT, program)
+    }
+
+    /// The same, for as long as `limit` (in whole seconds).
+    #[must_use]
+    pub fn command_for(&self, limit: Duration, program: impl AsRef<OsStr>) -> Command {
         let id = self.pause.id();
         let mut command = Command::new("nsenter");
         command
@@ -127,7 +134,7 @@ impl Pod {
                 r#"echo $$ > "$0/cgroup.procs" && exec timeout "$@""#,
             ])
             .arg(self.cgroup.path())
-            .arg(COMMAND_SECONDS)
+            .arg(limit.as_secs().to_string())
             .arg(program)
             .process_group(0);
         command

@@ -84,6 +84,14 @@ impl Qbox {
     /// # Errors
     /// As [`Qbox::start`].
     pub fn start_in(node: &Node, cgroup: &Path, settings: &Settings) -> Result<Self> {
+        Self::launch(node, cgroup, settings)?.when_ready()
+    }
+
+    /// Starts one that captures the pods of a cgroup, and waits for nothing.
+    ///
+    /// # Errors
+    /// The binary is missing.
+    pub fn launch(node: &Node, cgroup: &Path, settings: &Settings) -> Result<Self> {
         let folder = node.folder().join("qbox");
         let capture = format!("[capture]\nmode = \"ebpf\"\ncgroup = {cgroup:?}\n");
         settings.write(&folder, &capture, &node.hosts())?;
@@ -102,7 +110,7 @@ impl Qbox {
         settings.write(&folder, &capture, hosts)?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
-        Self::spawn(command, folder)
+        Self::spawn(command, folder)?.when_ready()
     }
 
     /// `command` ends in the binary, behind setpriv(1): the kernel kills Qbox when the thread that started it ends.
@@ -114,28 +122,37 @@ impl Qbox {
         command.process_group(0);
         let child = command.spawn().context("can't start Qbox")?;
         let admin = Admin::at(&folder.join("admin.sock"));
-        let mut qbox = Self {
+        Ok(Self {
             child,
             ended: None,
             folder,
             admin,
-        };
+        })
+    }
+
+    /// Waits until it is ready.
+    fn when_ready(mut self) -> Result<Self> {
         let ready = wait_for("Qbox to be ready", DEADLINE, || {
-            if let Some(status) = qbox.child.try_wait()? {
-                qbox.ended = Some(status);
-                bail!("Qbox ended at once with {status}");
-            }
-            // Until it listens nobody answers.
-            Ok(qbox
-                .admin
-                .get("/readyz")
-                .ok()
-                .filter(|answer| answer.status == 200))
+            Ok(self.is_ready()?.then_some(()))
         });
         match ready {
-            Ok(_) => Ok(qbox),
-            Err(error) => Err(error.context(format!("Qbox's log:\n{}", qbox.log()))),
+            Ok(()) => Ok(self),
+            Err(error) => Err(error.context(format!("Qbox's log:\n{}", self.log()))),
         }
+    }
+
+    /// Whether it is ready now.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn is_ready(&mut self) -> Result<bool> {
+        if let Some(status) = self.child.try_wait()? {
+            self.ended = Some(status);
+            bail!("Qbox ended at once with {status}");
+        }
+        // Until it listens nobody answers.
+        let answer = self.admin.get("/readyz").ok();
+        Ok(answer.is_some_and(|answer| answer.status == 200))
     }
 
     /// Waits until the pod is captured.

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod chaos;
 mod lint;
 mod run;
 mod sim;
@@ -50,6 +51,8 @@ enum Task {
         #[arg(long)]
         explicit: bool,
     },
+    /// Build, then kill Qbox under load again and again, and judge what became of every saga: status 0 at 0 violations.
+    Chaos(chaos::Trial),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Sim(sim) => sim::run(&sim),
         Task::Test => test::run(),
         Task::Run { once, explicit } => run::run(once, explicit),
+        Task::Chaos(trial) => chaos::run(&trial),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,16 +3,15 @@
 //! It looks at Qbox only as a user can: its admin API, its command line, the services' ledgers.
 
 mod stage;
-mod stop;
 mod timeline;
 
+use crate::stop::Stop;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use stage::Stage;
 use std::collections::HashSet;
 use std::io::{self, Write};
 use std::time::Duration;
-use stop::Stop;
 
 /// How the demo is to go.
 #[derive(Debug, Clone, Copy)]

@@ -9,14 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The wish to end.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     signals: Receiver<()>,
     asked: Cell<bool>,
 }
 
 impl Stop {
     /// From now on SIGINT, SIGTERM and SIGHUP no longer end this process.
-    pub(super) fn on_signals() -> Result<Self> {
+    pub(crate) fn on_signals() -> Result<Self> {
         let (sender, signals) = channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -40,7 +40,7 @@ impl Stop {
                     _ = hangup.recv() => {}
                 }
             });
-            // Nobody waits any more if the demo is ending already.
+            // Nobody waits any more if the program is ending already.
             let _ = sender.send(());
         })?;
         Ok(Self {
@@ -50,12 +50,12 @@ impl Stop {
     }
 
     /// Whether a signal has come.
-    pub(super) fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.within(Duration::ZERO)
     }
 
     /// Waits for a signal, and says whether one has come.
-    pub(super) fn within(&self, time: Duration) -> bool {
+    pub(crate) fn within(&self, time: Duration) -> bool {
         if !self.asked.get() {
             let none = self.signals.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
             self.asked.set(!none);

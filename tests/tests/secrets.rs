@@ -94,7 +94,7 @@ fn look_around(world: &World, id: &str) -> Result<String> {
     }
     seen += &admin.get(&format!("/api/v1/sagas/{id}"))?.body;
     seen += &admin.get("/metrics")?.body;
-    for words in [&["list"][..], &["show", id], &["show", id, "--json"]] {
+    for words in [&["list"][..], &["show", id], &["show", id, "--json"], &["tail"]] {
         let mut command = Command::new(binary()?);
         command
             .arg("sagas")

@@ -65,7 +65,7 @@ impl Feed {
 
     pub(super) fn events(&self, of: &Of<'_>, events: &[Event], secrets: &Secrets) {
         // First what is cheap: bodies are then no longer there to be looked through.
-        let shown = events.iter().map(|event| secrets.event(&slim(event)));
+        let shown = events.iter().map(|event| short(secrets.event(&slim(event))));
         self.tell(of, shown.map(|event| What::Event(Box::new(event))));
     }
 
@@ -144,7 +144,7 @@ fn slim(event: &Event) -> Event {
             trigger: Trigger {
                 request: Request {
                     method: cut(&trigger.request.method),
-                    url: cut(&trigger.request.url),
+                    url: trigger.request.url.clone(),
                     headers: Headers::default(),
                     body: Bytes::new(),
                 },
@@ -183,6 +183,14 @@ fn slim(event: &Event) -> Event {
         },
         small => small.clone(),
     }
+}
+
+/// Cuts the URL: behind the hiding, which would not know a secret by its half.
+fn short(mut event: Event) -> Event {
+    if let Event::Began { trigger, .. } = &mut event {
+        trigger.request.url = cut(&trigger.request.url);
+    }
+    event
 }
 
 fn cut(text: &str) -> String {

@@ -17,6 +17,17 @@ enum Seen<'a> {
     Opaque,
 }
 
+/// Whether it is what stands in the place of a body that is hidden as a whole.
+fn is_hidden(body: &[u8]) -> bool {
+    let text = std::str::from_utf8(body).ok();
+    let length = text.and_then(|text| {
+        text.strip_prefix(MARK)?
+            .strip_prefix(": ")?
+            .strip_suffix(" bytes")
+    });
+    length.is_some_and(|length| length.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 impl Secrets {
     /// The body without its secret fields; `None`: it has none.
     pub(super) fn hidden_body(&self, headers: &Headers, body: &Bytes) -> Option<Bytes> {
@@ -36,7 +47,7 @@ impl Secrets {
     }
 
     fn look<'a>(&self, headers: &Headers, body: &'a [u8]) -> Seen<'a> {
-        if self.fields.is_empty() || body.is_empty() {
+        if self.fields.is_empty() || body.is_empty() || is_hidden(body) {
             return Seen::Plain;
         }
         let coded = headers

@@ -1,7 +1,11 @@
 //! What is hidden, what is not, and what can't be told.
 
 use super::*;
-use crate::saga::fixture::{headers, response};
+use crate::saga::event::Class;
+use crate::saga::expr::FieldPath;
+use crate::saga::fixture::{Fixture, headers, response};
+use crate::saga::id::{PlanHash, SagaId, StepId, Timestamp};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn secrets() -> Secrets {
@@ -87,6 +91,8 @@ fn what_cannot_be_looked_into_is_not_shown() {
         shown(&[("content-encoding", b"gzip")], "abc"),
         "[redacted]: 3 bytes"
     );
+    let again = "[redacted]: 3 bytes";
+    assert_eq!(shown(&[("content-encoding", b"gzip")], again), again);
     let mut binary = response(200, &[], b"\xff\x00");
     secrets().response(&mut binary);
     assert_eq!(binary.body, "[redacted]: 2 bytes");
@@ -114,4 +120,152 @@ fn urls_lose_users_and_secret_parameters() {
         "http://[redacted]@trips:8080/7?a=1&Token=[redacted]&to%6ben=[redacted]&token"
     );
     assert_eq!(shown("http://me@trips"), "http://[redacted]@trips");
+}
+
+/// JSON with secrets in it, each of which holds the mark of the test.
+fn any_document() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!("plain")),
+        Just(json!(1.5)),
+        Just(json!({ "password": "hunter2" })),
+        Just(json!({ "card": { "number": ["hunter2", { "x": "hunter2" }], "name": "n" } })),
+        Just(json!({ "number": 5, "Password": { "a": "hunter2" } })),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            prop::collection::hash_map("[a-c]", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let field = prop::sample::select(vec![
+        ("Authorization", "hunter2"),
+        ("x-session", "s=hunter2"),
+        ("Cookie", "a=hunter2"),
+        ("X-Other", "plain"),
+    ]);
+    let body = prop_oneof![
+        any_document().prop_map(|document| document.to_string()),
+        any_document().prop_map(|document| format!("{document} password")),
+        Just(String::new()),
+        Just("text".to_owned()),
+    ];
+    let query = prop::sample::select(vec!["", "?a=1", "?token=hunter2&a=1"]);
+    (prop::collection::vec(field, 0..5), body, query, any::<bool>()).prop_map(
+        |(fields, body, query, of_trigger)| {
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| (*name, value.as_bytes()))
+                .collect();
+            let answer = response(200, &fields, body.as_bytes());
+            if !of_trigger {
+                return Event::Ended {
+                    step: StepId(0),
+                    direction: Direction::Transaction,
+                    attempt: 1,
+                    end: AttemptEnd::Answered(answer),
+                    class: Class::Applied,
+                    at: Timestamp(1),
+                    hidden: None,
+                };
+            }
+            let mut trigger = Fixture::new("", b"").trigger;
+            trigger.request.url = format!("http://trips/7{query}");
+            trigger.request.headers = answer.headers;
+            trigger.request.body = answer.body;
+            Event::Began {
+                schema: 1,
+                saga: SagaId(7),
+                plan: PlanHash([0; 32]),
+                name: "x".to_owned(),
+                seed: 0,
+                trigger,
+                at: Timestamp(1),
+                hidden: None,
+            }
+        },
+    )
+}
+
+fn any_parts() -> impl Strategy<Value = needs::Parts> {
+    let field = prop::sample::select(vec!["a.password", "b", "a.0.card.number", "c.x"]);
+    let header = prop::sample::select(vec!["authorization", "X-Session", "x-other"]);
+    let flags = [any::<bool>(), any::<bool>(), any::<bool>()];
+    (
+        flags,
+        prop::collection::vec(field, 0..3),
+        prop::collection::vec(header, 0..3),
+    )
+        .prop_map(|([whole, url, body], fields, headers)| needs::Parts {
+            whole,
+            url,
+            body,
+            headers: headers.into_iter().map(str::to_owned).collect(),
+            query: Vec::new(),
+            fields: fields
+                .into_iter()
+                .map(|path| FieldPath::parse(path).unwrap())
+                .collect(),
+        })
+}
+
+proptest! {
+    /// Whatever a plan needs: nothing secret is recorded in the clear, what is needed comes back, and people see the same
+    /// of both.
+    #[test]
+    fn what_is_recorded_holds_no_secret_and_gives_back_what_is_needed(event in any_event(), parts in any_parts()) {
+        let secrets = secrets();
+        let needs = Needs { trigger: parts.clone(), answers: vec![parts.clone()] };
+        let clear = serde_json::to_string(&event).unwrap();
+        let Some(Apart { event: recorded, needed }) = secrets.apart(&needs, &event) else {
+            prop_assert!(!clear.contains("hunter2"), "{clear}");
+            return Ok(());
+        };
+        let text = serde_json::to_string(&recorded).unwrap();
+        prop_assert!(!text.contains("hunter2"), "{text}");
+        prop_assert_eq!(&serde_json::from_str::<Event>(&text).unwrap(), &recorded);
+        let mut again = recorded;
+        if let Some(needed) = &needed {
+            whole(&mut again, needed).unwrap();
+        }
+        let (before, after) = (message_of(&event), message_of(&again));
+        if parts.whole {
+            prop_assert_eq!(&again, &event);
+        }
+        if parts.body {
+            prop_assert_eq!(&after.2, &before.2);
+        }
+        if parts.url {
+            prop_assert_eq!(&after.0, &before.0);
+        }
+        for name in &parts.headers {
+            prop_assert_eq!(after.1.get(name), before.1.get(name));
+        }
+        let read = |body: &Bytes, path: &FieldPath| {
+            path.find(&serde_json::from_slice(body).unwrap_or_default()).cloned()
+        };
+        for path in &parts.fields {
+            prop_assert_eq!(read(&after.2, path), read(&before.2, path));
+        }
+        let shown = |event| message_of(&secrets.event(event));
+        prop_assert_eq!(shown(&again), shown(&event));
+    }
+}
+
+/// URL, fields and body.
+fn message_of(event: &Event) -> (String, Headers, Bytes) {
+    match event.clone() {
+        Event::Began { trigger, .. } => {
+            let request = trigger.request;
+            (request.url, request.headers, request.body)
+        }
+        Event::Ended {
+            end: AttemptEnd::Answered(response),
+            ..
+        } => (String::new(), response.headers, response.body),
+        other => panic!("{other:?}"),
+    }
 }

@@ -1,8 +1,10 @@
-//! Outcomes that nobody knows, and services that aren't there: probes settle the one, circuits spare the other.
+//! Outcomes that nobody knows, and services that are not there or ask for a pause: probes settle, circuits spare, retries wait.
 
 use anyhow::{Context, Result};
 use qbox_tests::{Act, Settings, World};
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const WISH: &str = r#"{"guest":"Ada","nights":3,"car":"small"}"#;
 
@@ -88,5 +90,24 @@ fn a_circuit_opens_once_says_so_and_sends_nothing() -> Result<()> {
     assert!(status["calls"]["held"].as_u64() > Some(0), "{status}");
     // The others are asked as before.
     assert_eq!(world.service("flight")?.count("PUT"), 4);
+    Ok(())
+}
+
+#[test]
+fn a_service_that_asks_for_a_pause_gets_it() -> Result<()> {
+    let world = World::book_trip()?;
+    let first = AtomicBool::new(true);
+    world
+        .service("hotel")?
+        .script(move |_| match first.swap(false, Ordering::Relaxed) {
+            true => Act::Answer(503, vec![("retry-after", "1")], "busy"),
+            false => Act::Serve,
+        });
+    let began = Instant::now();
+    let (status, reply) = world.book("7", WISH)?;
+    assert_eq!(status, 201, "{reply}");
+    // Its own backoff would have been half a second at the most.
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(world.service("hotel")?.count("PUT"), 2);
     Ok(())
 }

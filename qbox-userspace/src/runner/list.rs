@@ -7,7 +7,9 @@ use super::filter::{self, Filter};
 use super::registry::Entry;
 use super::{Detail, Refused, Replied, Runner, State, Summary};
 use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
-use crate::saga::{Direction, Event, Plan, PlanHash, Saga, SagaId, SagaState, StepId, Timestamp};
+use crate::saga::{
+    Direction, Event, Plan, PlanHash, RequestPlan, Saga, SagaId, SagaState, StepId, Timestamp,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,18 +113,34 @@ impl Runner {
     /// Without secrets.
     fn detail(&self, summary: Summary, plan: &Arc<Plan>, events: &[Event]) -> Detail {
         let secrets = self.secrets();
-        let mut sent: Vec<Sent> = Vec::new();
         // A history that is none any more is still shown as it is.
-        for call in Saga::requests(Arc::clone(plan), events.iter().cloned()).unwrap_or_default() {
-            let message = (call.step, call.direction);
-            if !sent.iter().any(|sent| (sent.step, sent.direction) == message) {
-                sent.push(Sent {
-                    step: call.step,
-                    direction: call.direction,
-                    method: call.request.method.clone(),
-                    url: secrets.url_of(plan, &call),
-                });
+        let calls = Saga::requests(Arc::clone(plan), events.iter().cloned()).unwrap_or_default();
+        let mut sent: Vec<Sent> = Vec::new();
+        for event in events {
+            let Event::Sending { step, direction, .. } = event else {
+                continue;
+            };
+            let (step, direction) = (*step, *direction);
+            if sent
+                .iter()
+                .any(|sent| (sent.step, sent.direction) == (step, direction))
+            {
+                continue;
             }
+            let call = calls
+                .iter()
+                .find(|call| (call.step, call.direction) == (step, direction));
+            let request = match call {
+                Some(call) => Some((call.request.method.clone(), secrets.url_of(plan, call))),
+                // It was filled in with a secret, which the journal does not tell.
+                None => template(plan, step, direction),
+            };
+            sent.extend(request.map(|(method, url)| Sent {
+                step,
+                direction,
+                method,
+                url,
+            }));
         }
         Detail {
             summary,
@@ -174,6 +192,18 @@ impl Runner {
         let plan = plan.ok_or_else(|| damaged("the plan that it ran under is missing"))?;
         Ok(Some((plan, events)))
     }
+}
+
+/// Method and URL of a message as its saga's file has them, expressions and all.
+fn template(plan: &Plan, step: StepId, direction: Direction) -> Option<(String, String)> {
+    let step = plan.steps.get(step.index())?;
+    let request = match (direction, &step.request) {
+        (Direction::Transaction, RequestPlan::Send(request)) => request,
+        (Direction::Transaction, RequestPlan::Forward) => return None,
+        (Direction::Probe, _) => &step.probe.as_ref()?.request,
+        (Direction::Compensation(n), _) => &step.compensations.get(usize::from(n))?.request,
+    };
+    Some((request.method.clone(), request.url.to_string()))
 }
 
 impl State {

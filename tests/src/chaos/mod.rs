@@ -2,8 +2,8 @@
 //! participants and a network that fail as well, and then a judge who compares what Qbox says became of each saga with the
 //! participants' ledgers and with what callers were answered.
 //!
-//! What is drawn from the seed: what each trip is and how its caller behaves ([`trip`]), when each kill comes ([`kills`]),
-//! and what befalls each delivery of each message ([`fault`]). What isn't: how fast the machine is, and with it what a
+//! What is drawn from the seed: what each trip is and how its caller behaves (`trip.rs`), when each kill comes (`kills.rs`),
+//! and what befalls each delivery of each message (`fault.rs`). What isn't: how fast the machine is, and with it what a
 //! kill meets.
 
 mod caller;

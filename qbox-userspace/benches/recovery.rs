@@ -4,17 +4,18 @@
 //! The open ones had booked a hotel and were booking a car when Qbox was killed, so a start turns them all back at once. Who
 //! is to take the cancellations is away: nobody listens there, or somebody does and never answers.
 
-use anyhow::{Context, Result, bail, ensure};
+mod started;
+
+use anyhow::{Context, Result, ensure};
 use qbox::journal::{self, Durable, Journal, Outline, Stamp, durable};
 use qbox::saga::{
     AttemptEnd, Command, Event, Headers, Input, Outcome, Plan, PlanHash, Request, Response, Saga, SagaId,
     SagaState, Timestamp, Trigger,
 };
+use started::Qbox;
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -163,106 +164,31 @@ fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, answers: usize, now: Timest
     (saga, events)
 }
 
-/// A running Qbox, killed when it is dropped.
-struct Qbox(Child);
-
-impl Drop for Qbox {
-    fn drop(&mut self) {
-        // Both fail only if it has ended.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 fn start(folder: &Path) -> Result<String> {
-    let free = || -> Result<SocketAddr> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?) };
-    let (admin, listen) = (free()?, free()?);
-    let config = folder.join("qbox.toml");
-    fs::write(
-        &config,
-        format!(
-            "state_dir = \"state\"\n[capture]\nmode = \"explicit\"\n[explicit]\nlisten = \"{listen}\"\n\
-             [admin]\nlisten = \"{admin}\"\nsocket = {:?}\n[log]\nlevel = \"error\"\n",
-            folder.join("admin.sock")
-        ),
-    )?;
-    let log = fs::File::create(folder.join("log"))?;
-    let begun = Instant::now();
-    let mut qbox = Qbox(
-        Process::new(binary())
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("can't start Qbox")?,
-    );
-    while !is_ready(admin) {
-        if let Some(status) = qbox.0.try_wait()? {
-            bail!(
-                "Qbox ended with {status}: {}",
-                fs::read_to_string(folder.join("log"))?
-            );
-        }
-        ensure!(
-            begun.elapsed() < Duration::from_secs(120),
-            "Qbox isn't ready after 2 minutes"
-        );
-        thread::sleep(Duration::from_millis(2));
-    }
-    let ready = begun.elapsed();
-    let proc = PathBuf::from(format!("/proc/{}", qbox.0.id()));
-    let before = ticks(&proc)?;
+    let qbox = Qbox::start(folder, "")?;
+    let ready = qbox.ready;
+    let before = ticks(qbox.id())?;
     let watched = Instant::now();
     let mut files = 0;
     while watched.elapsed() < WATCHED {
-        files = files.max(fs::read_dir(proc.join("fd"))?.count());
+        files = files.max(fs::read_dir(format!("/proc/{}/fd", qbox.id()))?.count());
         thread::sleep(Duration::from_millis(50));
     }
     // USER_HZ is 100 wherever Linux runs.
-    let cpu = (ticks(&proc)? - before) as f64 / watched.elapsed().as_secs_f64();
-    ensure!(is_ready(admin), "it is no longer ready");
-    let (most, last) = (
-        kilobytes(&proc, "VmHWM:")? >> 10,
-        kilobytes(&proc, "VmRSS:")? >> 10,
-    );
+    let cpu = (ticks(qbox.id())? - before) as f64 / watched.elapsed().as_secs_f64();
+    ensure!(qbox.is_ready(), "it is no longer ready");
+    TcpStream::connect(qbox.listen).context("it takes no clients")?;
+    let (most, last) = (qbox.kilobytes("VmHWM:")? >> 10, qbox.kilobytes("VmRSS:")? >> 10);
     Ok(format!(
         "{ready:.2?} | {most} / {last} MiB | {cpu:.0} % of one core | {files}"
     ))
 }
 
-fn binary() -> PathBuf {
-    std::env::var_os("QBOX_BIN").map_or_else(|| env!("CARGO_BIN_EXE_qbox").into(), PathBuf::from)
-}
-
-fn is_ready(admin: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut connection = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
-        connection.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(
-            connection,
-            "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-}
-
 /// Processor time so far (proc_pid_stat(5), fields 14 and 15), in ticks.
-fn ticks(proc: &Path) -> Result<u64> {
-    let stat = fs::read_to_string(proc.join("stat"))?;
+fn ticks(process: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').context("no process name")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let field = |n: usize| -> Result<u64> { Ok(fields.get(n - 3).context("too few fields")?.parse()?) };
     Ok(field(14)? + field(15)?)
-}
-
-fn kilobytes(proc: &Path, key: &str) -> Result<u64> {
-    let status = fs::read_to_string(proc.join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.with_context(|| format!("no {key}"))?.parse()?)
 }

@@ -12,11 +12,11 @@ mod signals;
 use crate::admin::{self, Admin, Node};
 use crate::config::{self, CaptureMode, Config, Loaded, Store};
 use crate::gateway::{self, Definition, Gateway};
-use crate::journal::{Durable, Journal, Memory, OpenError, Page, Retention, durable};
+use crate::journal::{Durable, Journal, Memory, OpenError, Page, Retention, Split, durable};
 use crate::keys::Keys;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State};
-use crate::saga::Plan;
+use crate::saga::{Durability, Plan};
 use crate::upstream::{self, Breaker, Hosts, Upstream};
 use anyhow::{Context, bail};
 use entrance::Entrance;
@@ -170,11 +170,13 @@ fn name_left(runner: &Runner, store: Store) {
         .sagas(&open, &Page::youngest(usize::MAX))
         .unwrap_or_default();
     for runner::Summary { id, name, state, .. } in left {
+        let detail = runner.saga(id).ok().flatten();
+        let kept = detail.is_none_or(|saga| saga.plan.durability == Durability::Disk);
         match store {
-            Store::Disk => {
+            Store::Disk if kept => {
                 tracing::warn!(saga = %id, name, ?state, "saga not ended: the journal has it, and the next start takes it up");
             }
-            Store::Memory => {
+            Store::Disk | Store::Memory => {
                 tracing::error!(saga = %id, name, ?state, "saga cut off: what it has done so far is not undone");
             }
         }
@@ -191,9 +193,20 @@ fn hosts(config: &Config) -> anyhow::Result<Hosts> {
     Ok(Hosts::parse(&text))
 }
 
+/// How much is kept of finished sagas with `durability = "none"`, in bytes.
+const MEMORY_BESIDE_DISK: usize = 8 << 20;
+
 /// The journal that the configuration asks for. It never falls back on memory by itself.
 fn journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
     let (open, keep) = (config.limits.sagas_in_flight, config.journal.keep);
+    let memory = |bytes| {
+        Memory::new(Retention {
+            open,
+            bytes,
+            age: keep,
+            ..Retention::default()
+        })
+    };
     match config.journal.store {
         Store::Disk => {
             let opened = Durable::open(&config.state_dir, durable::Settings { open, keep });
@@ -209,16 +222,11 @@ fn journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
                 }
             })?;
             tracing::debug!(file = %journal.path().display(), "journal");
-            Ok(Arc::new(journal))
+            Ok(Arc::new(Split::new(journal, memory(MEMORY_BESIDE_DISK))))
         }
         Store::Memory => {
             tracing::warn!("the journal is in memory: when Qbox ends, sagas in flight are lost half-way");
-            let kept = Retention {
-                open,
-                age: keep,
-                ..Retention::default()
-            };
-            Ok(Arc::new(Memory::new(kept)))
+            Ok(Arc::new(memory(Retention::default().bytes)))
         }
     }
 }

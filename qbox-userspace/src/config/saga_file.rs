@@ -7,7 +7,7 @@ use super::graph::{self, KindAt, Wait};
 use super::step::{self, StepAt};
 use super::walk::{self, Sink, Table};
 use super::{reply, trigger, warnings};
-use crate::saga::{Mode, OnRecovery, Plan, StepId, Template, TriggerPattern};
+use crate::saga::{Durability, Mode, OnRecovery, Plan, StepId, Template, TriggerPattern};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,10 @@ fn saga_of(sink: &Sink, root: Table<'_>) -> Option<(Plan, Range<usize>, Range<us
         .get("on_recovery")
         .and_then(|n| n.choice(&recoveries))
         .unwrap_or(OnRecovery::Compensate);
+    let durability = root
+        .get("durability")
+        .and_then(|n| n.choice(&[("disk", Durability::Disk), ("none", Durability::None)]))
+        .unwrap_or_default();
 
     let tables = step_tables(sink, &root);
     let context = Context::new(sink, step_names(sink, &tables));
@@ -137,6 +141,7 @@ fn saga_of(sink: &Sink, root: Table<'_>) -> Option<(Plan, Range<usize>, Range<us
     )?;
     Some((
         Plan {
+            durability,
             reply_success,
             reply_failure,
             ..plan
@@ -163,6 +168,7 @@ fn plan(
         reply_timeout,
         mode,
         on_recovery,
+        durability: Durability::default(),
         lock,
         trigger,
         steps: steps.collect::<Option<_>>()?,

@@ -75,6 +75,12 @@ impl Memory {
         }
     }
 
+    /// Whether it has this saga.
+    #[must_use]
+    pub fn holds(&self, saga: SagaId) -> bool {
+        self.state().sagas.contains_key(&saga)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

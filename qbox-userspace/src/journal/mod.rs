@@ -8,10 +8,12 @@
 pub mod durable;
 mod list;
 mod memory;
+mod split;
 
 pub use durable::{Durable, OpenError};
 pub use list::{Outline, Page, Place, Query, Sort, Stamp};
 pub use memory::{Memory, Retention};
+pub use split::Split;
 
 use crate::saga::{Event, Plan, PlanHash, SagaId};
 use sha2::{Digest, Sha256};

@@ -8,7 +8,7 @@ use super::registry::{self, Entry};
 use super::{Active, Refused, Replied, Runner, State, Summary, seal};
 use crate::journal::{History, JournalError};
 use crate::saga::{
-    Event, Mode, OnRecovery, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp, TriggerPattern,
+    Durability, Event, Mode, OnRecovery, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp, TriggerPattern,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -210,6 +210,7 @@ fn nameless(name: &str) -> Plan {
         reply_timeout: Duration::ZERO,
         mode: Mode::Enforce,
         on_recovery: OnRecovery::Compensate,
+        durability: Durability::Disk,
         lock: None,
         trigger: TriggerPattern {
             method: None,

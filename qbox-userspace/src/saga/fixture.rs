@@ -4,8 +4,8 @@ use super::expr::{Place, Scope, Template};
 use super::id::{SagaId, StepId};
 use super::message::{Headers, Request, Response, Trigger};
 use super::plan::{
-    BodyTemplate, CompensateWhen, Kind, Mode, OnRecovery, Plan, RequestPlan, RequestTemplate, RetryPolicy,
-    Scheme, Segment, Step, TriggerPattern, UrlTemplate,
+    BodyTemplate, CompensateWhen, Durability, Kind, Mode, OnRecovery, Plan, RequestPlan, RequestTemplate,
+    RetryPolicy, Scheme, Segment, Step, TriggerPattern, UrlTemplate,
 };
 use super::values::{Exchange, Values};
 use bytes::Bytes;
@@ -119,6 +119,7 @@ impl Fixture {
                 reply_timeout: Duration::from_secs(30),
                 mode: Mode::Enforce,
                 on_recovery: OnRecovery::Compensate,
+                durability: Durability::Disk,
                 lock: None,
                 trigger: pattern(),
                 steps: vec![step("hotel"), step("flight")],

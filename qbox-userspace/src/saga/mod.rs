@@ -43,9 +43,9 @@ pub use machine::{ReplayError, Saga, SagaState, StepState, StepView, UndoState};
 pub use matcher::{RequestHead, match_body, match_head, trigger};
 pub use message::{Headers, Request, Response, Trigger};
 pub use plan::{
-    BodyTemplate, CompensateWhen, Compensation, Condition, JsonTemplate, Kind, Mode, OnRecovery, Plan, Probe,
-    ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate, ResponseMatch, RetryOn, RetryPolicy, Scheme,
-    Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
+    BodyTemplate, CompensateWhen, Compensation, Condition, Durability, JsonTemplate, Kind, Mode, OnRecovery,
+    Plan, Probe, ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate, ResponseMatch, RetryOn, RetryPolicy,
+    Scheme, Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
 };
 pub use reply::Reply;
 pub use secrets::{Apart, MARK, Needs, Secrets, whole};

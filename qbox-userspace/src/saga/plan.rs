@@ -24,6 +24,9 @@ pub struct Plan {
     pub mode: Mode,
     /// `on_recovery`.
     pub on_recovery: OnRecovery,
+    /// `durability`. Not written where it is the default: a plan's hash stays what it was before there was this key.
+    #[serde(default, skip_serializing_if = "Durability::is_default")]
+    pub durability: Durability,
     /// `lock`: sagas whose value is the same run one after the other.
     pub lock: Option<Template>,
     /// `[trigger]`.
@@ -54,6 +57,24 @@ pub enum OnRecovery {
     Compensate,
     /// It goes on forward.
     Resume,
+}
+
+/// `durability`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Sagas survive Qbox.
+    #[default]
+    Disk,
+    /// They are in memory alone, and end half-way when Qbox does.
+    None,
+}
+
+impl Durability {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `[trigger]`: all that is given must match.

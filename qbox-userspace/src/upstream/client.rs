@@ -144,10 +144,6 @@ impl Upstream {
             Ok(target) => target,
             Err(error) => return End::NotSent(error.to_string()),
         };
-        let prepared = match prepare(&call, &target) {
-            Ok(prepared) => prepared,
-            Err(cause) => return End::NotSent(cause.to_owned()),
-        };
         let key = Key::new(call.via, place(&call, &target));
         let deadline = Instant::now() + call.timeout;
         // What is sent when the time is nearly over has an outcome that nobody knows: half of it is left.
@@ -156,6 +152,11 @@ impl Upstream {
             Ok(pass) => pass,
             Err(cause) => return End::Held(cause),
         };
+        // Thousands may wait at the gate: what an exchange needs is made behind it.
+        let prepared = match prepare(&call, &target) {
+            Ok(prepared) => prepared,
+            Err(cause) => return End::NotSent(cause.to_owned()),
+        };
         let written = AtomicU64::new(0);
         let ready = Ready {
             target,
@@ -163,7 +164,8 @@ impl Upstream {
             key: &key,
             deadline,
         };
-        match timeout_at(deadline, self.attempt(&call, ready, &mut pass, &written)).await {
+        let attempt = Box::pin(self.attempt(&call, ready, &mut pass, &written));
+        match timeout_at(deadline, attempt).await {
             Ok(end) => end,
             Err(_) if written.load(Ordering::Relaxed) == 0 => {
                 let cause = format!("no connection to {} within {:?}", key.place(), call.timeout);

@@ -1,10 +1,10 @@
 //! A world for one saga: a virtual clock, a journal that can lose its tail, and plans built in a few words.
 
 use crate::saga::{
-    AttemptEnd, BodyTemplate, Call, Command, CompensateWhen, Compensation, Direction, Event, Headers, Input,
-    Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe, Reply, Request,
-    RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, RetryPolicy, Saga, SagaId, SagaState,
-    Scheme, Secrets, Segment, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger,
+    AttemptEnd, BodyTemplate, Call, Command, CompensateWhen, Compensation, Direction, Durability, Event,
+    Headers, Input, Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe, Reply,
+    Request, RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, RetryPolicy, Saga, SagaId,
+    SagaState, Scheme, Secrets, Segment, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger,
     TriggerPattern, UndoState, UrlTemplate,
 };
 use bytes::Bytes;
@@ -100,6 +100,7 @@ pub(super) fn plan(steps: Vec<Step>) -> Plan {
         reply_timeout: Duration::from_secs(30),
         mode: Mode::Enforce,
         on_recovery: OnRecovery::Compensate,
+        durability: Durability::Disk,
         lock: None,
         trigger: TriggerPattern {
             method: Some("POST".to_owned()),

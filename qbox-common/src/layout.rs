@@ -17,6 +17,14 @@ pub struct Destination {
     pub address: Address,
 }
 
+/// What the trie holds for a [`Destination`].
+pub mod scope {
+    /// Captured, but for what stays on the machine or the link ([`crate::Address::is_local`]).
+    pub const FAR: u32 = 1;
+    /// Captured, and the entry's own addresses are the loopback's: a trigger names them.
+    pub const LOOPBACK: u32 = 2;
+}
+
 /// A connection as both of its ends know it: it comes from this address and port of that namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod layout;
 pub use address::Address;
 pub use layout::{
     Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Flow, Newcomer, Origin, reach,
+    scope,
 };
 
 /// Network namespaces that can be enrolled at once: ten times what a node usually runs as pods.

@@ -4,13 +4,21 @@ use crate::context::{self, TCP, read};
 use crate::maps::{DESTINATIONS, NAMESPACES, ORIGIN, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT, count};
 use crate::newcomer;
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_netns_cookie};
+use aya_ebpf::bindings::{
+    bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_sk_lookup_tcp, bpf_sk_release,
+};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, warn};
 use qbox_common::{
-    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, reach,
+    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, reach, scope,
 };
+
+/// `BPF_F_CURRENT_NETNS` of bpf_sk_lookup_tcp: -1.
+const OWN_NAMESPACE: u64 = u64::MAX;
 
 /// Whether this connect(2) goes to Qbox; if so, its destination is kept with the socket, and the caller rewrites it.
 ///
@@ -28,7 +36,14 @@ pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
             address,
         },
     );
-    if DESTINATIONS.get(&key).is_none() || address.is_local() || is_exempt(context) {
+    let Some(scope) = DESTINATIONS.get(&key) else {
+        return false;
+    };
+    if is_exempt(context) {
+        return false;
+    }
+    // Where nobody listens the kernel refuses at once, and a client goes on to the next address of `localhost`.
+    if address.is_local() && (*scope != scope::LOOPBACK || !has_listener(context, address, port)) {
         return false;
     }
     // SAFETY: the helper takes the program's own context.
@@ -69,6 +84,40 @@ pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
         address.octets(),
         u16::from_be(port as u16)
     );
+    true
+}
+
+/// Whether a program of this namespace listens there.
+#[inline(always)]
+fn has_listener(context: &SockAddrContext, address: Address, port: u32) -> bool {
+    let port = port as u16;
+    // SAFETY: all zeros are a tuple.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = if address.is_v4() {
+        tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: Address::V4_LOOPBACK,
+            daddr: address.v4(),
+            sport: 0,
+            dport: port,
+        };
+        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>()
+    } else {
+        let Address(own) = Address::V6_LOOPBACK;
+        tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: own,
+            daddr: address.0,
+            sport: 0,
+            dport: port,
+        };
+        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
+    };
+    // SAFETY: the tuple is initialised for its whole size; the namespace is the socket's own.
+    let found = unsafe { bpf_sk_lookup_tcp(context.as_ptr(), &raw mut tuple, size as u32, OWN_NAMESPACE, 0) };
+    if found.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and ours to give back, once.
+    unsafe { bpf_sk_release(found.cast()) };
     true
 }
 

@@ -1,7 +1,7 @@
 //! Which connections the kernel turns to Qbox, and what their two ends notice of it: nothing.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{DEADLINE, Node, PORT, Service, World, wait_for};
+use qbox_tests::{DEADLINE, Node, PORT, Service, Settings, World, wait_for};
 use serde_json::{Value, json};
 use std::net::UdpSocket;
 use std::thread;
@@ -229,6 +229,39 @@ fn a_pods_own_loopback_is_left_alone() -> Result<()> {
     assert_eq!(json_of(&body)?["service"], "local");
     assert!(local.has("7"));
     assert!(world.qbox.admin().sagas()?.is_empty());
+    Ok(())
+}
+
+/// Unless a trigger names it: then by whichever of its addresses and families. Other ports stay its own.
+#[test]
+fn a_pods_own_loopback_is_captured_where_a_trigger_names_it() -> Result<()> {
+    let text = std::fs::read_to_string(qbox_tests::workspace().join(qbox_tests::BOOK_TRIP))?;
+    let saga = text.replace(
+        "http://trips.default.svc:8080/trips",
+        "http://localhost:8080/trips",
+    );
+    let world = World::new(&Settings::saga(saga))?;
+    let _local = Service::start(
+        "local",
+        vec![world.client.listen(PORT)?, world.client.listen(8081)?],
+    )?;
+    for (id, place) in [("7", "127.0.0.1"), ("8", "[::1]"), ("9", "127.1.2.3")] {
+        let url = format!("http://{place}:8080/trips/{id}");
+        let (status, body) =
+            world
+                .client
+                .http(["-X", "POST", "-H", "Host: localhost:8080", "-d", WISH, &url])?;
+        assert_saga(&world, id, status, &json_of(&body)?)?;
+        let (_, body) = world.client.http([&url])?;
+        let body = json_of(&body)?;
+        assert_eq!(body["service"], "local", "{url}");
+        let url = format!("http://{place}:8081/trips/{id}");
+        let (_, body) = world
+            .client
+            .http(["-X", "POST", "-H", "Host: localhost:8080", &url])?;
+        assert_eq!(json_of(&body)?["service"], "local", "{url}");
+    }
+    assert_eq!(world.qbox.admin().sagas()?.len(), 3);
     Ok(())
 }
 

@@ -4,14 +4,14 @@ use crate::admin;
 use crate::config::{CaptureMode, Config};
 use crate::gateway::Gateway;
 use crate::intercept::explicit::{self, ExplicitAccepted};
-use crate::intercept::{self, Accepted, Capture, Destination, PodStatus};
+use crate::intercept::{self, Accepted, Capture, Destination, Network, PodStatus};
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
 use anyhow::Context;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -68,15 +68,7 @@ impl Entrance {
         });
         let capture = Capture::start(&settings, sink)?;
         let ports = ports(plans);
-        // A trigger is matched by its Host, wherever its connection goes: the port is all that is certain of it.
-        let destinations: Vec<Destination> = ports
-            .iter()
-            .map(|port| Destination {
-                port: *port,
-                network: None,
-            })
-            .collect();
-        capture.set_destinations(&destinations)?;
+        capture.set_destinations(&destinations(plans))?;
         Ok(Self::Captured {
             cgroup: capture.cgroup().to_owned(),
             capture: Arc::new(capture),
@@ -179,6 +171,35 @@ impl fmt::Display for Entrance {
 /// The ports that triggers name. A saga that only observes has to see its triggers too.
 fn ports(plans: &[Arc<Plan>]) -> BTreeSet<u16> {
     plans.iter().map(|plan| plan.trigger.port).collect()
+}
+
+/// What the kernel is to turn. A trigger is matched by its Host, wherever its connection goes: the port is all that is
+/// certain of it. A pod's own loopback is left alone unless a trigger names it.
+fn destinations(plans: &[Arc<Plan>]) -> Vec<Destination> {
+    let far = ports(plans)
+        .into_iter()
+        .map(|port| Destination { port, network: None });
+    let near = plans
+        .iter()
+        .map(|plan| &plan.trigger)
+        .filter(|t| names_loopback(&t.host));
+    let near = near.flat_map(|trigger| {
+        [Network::V4_LOOPBACK, Network::V6_LOOPBACK].map(|network| Destination {
+            port: trigger.port,
+            network: Some(network),
+        })
+    });
+    far.chain(near).collect()
+}
+
+/// RFC 6761, 6.3, or an address.
+fn names_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn pod(status: PodStatus) -> admin::Pod {

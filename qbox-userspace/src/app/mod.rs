@@ -44,6 +44,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long tasks that are left at the end may take to notice.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
+pub use crate::intercept::{LEAST_KERNEL, Probe, probe};
+
 /// Runs Qbox until SIGTERM or SIGINT, then ends what is under way: no longer than `grace`, and at once at a second signal.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod act;
 mod check;
 mod client;
 mod exec;
+mod probe;
 mod show;
 mod tail;
 mod time;
@@ -115,6 +116,10 @@ enum Sagas {
 struct Status {
     #[command(flatten)]
     asking: Asking,
+    /// Say instead what capturing needs of this machine and whether it is there; ends with 1 if something is missing.
+    /// Needs no running Qbox, but root, since the kernel answers nobody else.
+    #[arg(long)]
+    probe: bool,
 }
 
 /// What every question takes.
@@ -196,7 +201,8 @@ pub fn main() -> ExitCode {
             .client()
             .and_then(|client| exec::exec(exec.pod.as_deref(), &client, &exec.command)),
         Command::Sagas(about) => sagas(*about),
-        Command::Status(Status { asking }) => ask(&asking, "/api/v1/status", show::status),
+        Command::Status(Status { asking, probe: true }) => Ok(probe::run(asking.json)),
+        Command::Status(Status { asking, probe: false }) => ask(&asking, "/api/v1/status", show::status),
     };
     done.unwrap_or_else(|error| {
         // Nobody is left to be told that standard error is closed.
@@ -245,15 +251,19 @@ fn ask(asking: &Asking, path: &str, draw: fn(&Value) -> String) -> anyhow::Resul
         .build()?;
     let client = asking.running.client()?;
     let answer: Value = runtime.block_on(client.get(path))?;
-    let text = if asking.json {
+    print(&if asking.json {
         format!("{answer:#}\n")
     } else {
         draw(&answer)
-    };
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what was asked for.
+fn print(text: &str) {
     let mut out = std::io::stdout();
     // A reader that has gone (`| head`) has seen enough.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::error::InterceptError;
 use super::load::{self, Constants, Links, Loaded};
 use super::origin::{Found, Origins};
 use super::pods::{Pod, PodStatus, Pods};
+use super::probe::{LEAST_KERNEL, Probe, probe};
 use super::{raised, watch};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use qbox_common::{Counter, names};
@@ -112,7 +113,7 @@ impl Capture {
             Ok(parts) => parts,
             Err(error) => {
                 cgroup.remove();
-                return Err(error);
+                return Err(named(error));
             }
         };
         let receiver = Arc::new(Receiver {
@@ -196,6 +197,31 @@ impl Capture {
         values.map_or(0, |values| {
             values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
         })
+    }
+}
+
+/// Names what the kernel lacks, if that is why it refused.
+fn named(error: InterceptError) -> InterceptError {
+    if !matches!(
+        error,
+        InterceptError::Load { .. } | InterceptError::Program { .. }
+    ) {
+        return error;
+    }
+    let Probe { kernel, features } = probe();
+    let missing: Vec<&str> = features
+        .iter()
+        .filter(|one| one.missing.is_some())
+        .map(|one| one.name)
+        .collect();
+    if missing.is_empty() {
+        return error;
+    }
+    tracing::error!(%error, "the kernel's own words");
+    InterceptError::Kernel {
+        kernel,
+        missing: missing.join(", "),
+        least: LEAST_KERNEL,
     }
 }
 

@@ -167,7 +167,7 @@ fn is_cgroup2(path: &Path) -> bool {
 }
 
 /// Where cgroup2 is mounted: /sys/fs/cgroup, or on a hybrid machine what mountinfo names first.
-fn mount() -> Option<PathBuf> {
+pub(super) fn mount() -> Option<PathBuf> {
     let unified = PathBuf::from("/sys/fs/cgroup");
     if is_cgroup2(&unified) {
         return Some(unified);

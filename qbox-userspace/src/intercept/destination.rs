@@ -5,17 +5,31 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError};
 use qbox_common::{
     Address, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination as Raw, MAX_DESTINATIONS, names,
+    scope,
 };
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Something a loaded trigger could match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// The service's port.
     pub port: u16,
-    /// Its addresses; `None` is any.
+    /// Its addresses; `None` is any but the loopback's, which count only where they are named.
     pub network: Option<Network>,
+}
+
+impl Network {
+    /// 127.0.0.0/8, all of it the loopback's (RFC 1122, 3.2.1.3).
+    pub const V4_LOOPBACK: Self = Self {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        prefix: 8,
+    };
+    /// ::1 (RFC 4291, 2.5.3).
+    pub const V6_LOOPBACK: Self = Self {
+        address: IpAddr::V6(Ipv6Addr::LOCALHOST),
+        prefix: 128,
+    };
 }
 
 /// Addresses with the same first bits.
@@ -59,6 +73,16 @@ fn key((bits, port, octets): Entry) -> Key<Raw> {
     Key::new(bits, raw)
 }
 
+/// An entry that is narrow enough to name the loopback names it.
+fn scope_of((bits, ..): Entry, address: Address) -> u32 {
+    let least = if address.is_v4() { 96 + 8 } else { 128 };
+    if address.is_loopback() && bits >= DESTINATION_PORT_BITS + least {
+        scope::LOOPBACK
+    } else {
+        scope::FAR
+    }
+}
+
 /// The programs' trie, and what it holds now.
 pub(super) struct Destinations {
     trie: LpmTrie<MapData, Raw, u32>,
@@ -97,7 +121,8 @@ impl Destinations {
 
     fn insert(&mut self, entries: &[Entry]) -> Result<(), InterceptError> {
         for entry in entries {
-            let inserted = self.trie.insert(&key(*entry), 1, 0);
+            let key = key(*entry);
+            let inserted = self.trie.insert(&key, scope_of(*entry, key.data().address), 0);
             inserted.map_err(|error| InterceptError::map(names::DESTINATIONS, &error))?;
             self.held.insert(*entry);
         }
@@ -173,6 +198,23 @@ mod tests {
             .entry()
             .is_err()
         );
+    }
+
+    #[test]
+    fn loopback_is_meant_where_it_is_named() {
+        let scope = |entry: Entry| scope_of(entry, key(entry).data().address);
+        let named = |network: Network| entry(80, &network.address.to_string(), network.prefix);
+        assert_eq!(scope(named(Network::V4_LOOPBACK)), scope::LOOPBACK);
+        assert_eq!(scope(named(Network::V6_LOOPBACK)), scope::LOOPBACK);
+        assert_eq!(scope(entry(80, "127.0.0.1", 32)), scope::LOOPBACK);
+        for wider in [
+            entry(80, "127.0.0.1", 0),
+            entry(80, "126.0.0.0", 7),
+            entry(80, "::1", 0),
+            entry(80, "10.0.0.1", 32),
+        ] {
+            assert_eq!(scope(wider), scope::FAR);
+        }
     }
 
     #[test]

@@ -64,6 +64,18 @@ pub enum InterceptError {
         /// The end of the verifier's log, on lines of its own; empty if it wrote none.
         log: String,
     },
+    /// Loading failed, and this is why.
+    #[error(
+        "this kernel ({kernel}) lacks {missing}: capturing needs Linux {least} or later, and `qbox status --probe` says what else; {WITHOUT}"
+    )]
+    Kernel {
+        /// As uname(2) has it.
+        kernel: String,
+        /// What it lacks, by name.
+        missing: String,
+        /// The oldest kernel that would do.
+        least: &'static str,
+    },
     /// A map refuses an entry.
     #[error("the eBPF map {map} can't be changed: {cause}")]
     Map {

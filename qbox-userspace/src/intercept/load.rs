@@ -28,6 +28,9 @@ const PROGRAMS: [(&str, Hook); 6] = [
     ("connect6", Hook::Connect6),
 ];
 
+/// Where the kernel shows its types.
+pub(super) const BTF: &str = "/sys/kernel/btf/vmlinux";
+
 /// Lines of the verifier's log that go into an error: the last ones say why.
 const LOG_LINES: usize = 24;
 
@@ -82,6 +85,18 @@ pub(super) fn check() -> Result<(), InterceptError> {
     if object::bytes().is_empty() {
         return Err(InterceptError::NoObject);
     }
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(InterceptError::Privileges { missing });
+    }
+    if !Path::new(BTF).exists() {
+        return Err(InterceptError::NoBtf);
+    }
+    Ok(())
+}
+
+/// The capabilities(7) that capturing needs and this process lacks; empty if it has all.
+pub(super) fn missing_capabilities() -> String {
     let effective = capabilities(None).map(|sets| sets.effective);
     let effective = effective.unwrap_or(CapabilitySet::empty());
     let needed = [
@@ -94,15 +109,7 @@ pub(super) fn check() -> Result<(), InterceptError> {
         .filter(|(_, one)| !effective.contains(*one))
         .map(|(name, _)| *name)
         .collect();
-    if !missing.is_empty() {
-        return Err(InterceptError::Privileges {
-            missing: missing.join(", "),
-        });
-    }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(InterceptError::NoBtf);
-    }
-    Ok(())
+    missing.join(", ")
 }
 
 /// Loads the object and attaches its programs to the cgroup.

@@ -100,7 +100,8 @@ impl Runner {
     pub fn saga(&self, id: SagaId) -> Result<Option<Detail>, JournalError> {
         let journal = &self.shared.journal;
         if let Some(entry) = self.shared.registry.get(id) {
-            let events = journal.history(id)?.unwrap_or_default();
+            let mut events = journal.history(id)?.unwrap_or_default();
+            self.shared.open(id, &mut events);
             return Ok(Some(self.detail(entry.summary(), &entry.plan, &events)));
         }
         let Some(outline) = journal.ended(id)? else {

@@ -194,6 +194,8 @@ async fn what_only_a_transaction_sent_is_not_kept_and_not_missed() {
     let saga = last_word(&runner, killed.id).await;
     assert_eq!(saga.summary.state, State::Compensated, "{:?}", lines(&saga));
     let seen = hotel.seen();
+    let put = saga.sent.iter().find(|sent| sent.method == "PUT").unwrap();
+    assert_eq!(put.url, hotel.url("/7"), "what was sent is still told");
     let undone = seen.iter().find(|seen| seen.body == b"Ada").unwrap();
     assert_eq!(undone.header("x-tenant"), Some("acme"));
 }

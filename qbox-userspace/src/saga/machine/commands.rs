@@ -50,6 +50,21 @@ impl Saga {
         })
     }
 
+    /// A call of the past that can't be made any more, since secrets of it are gone: there are marks in their places.
+    pub(super) fn marked_call(&self, id: StepId, direction: Direction, attempt: u32) -> Option<Call> {
+        self.gap()?;
+        let request = self.put_together(id, direction, attempt, true).ok()?;
+        Some(Call {
+            step: id,
+            direction,
+            attempt,
+            request: Arc::new(request),
+            forward: Self::forwards(self.plan.steps.get(id.index())?, direction),
+            timeout: self.timeout(id, direction)?,
+            durable_first: false,
+        })
+    }
+
     fn timeout(&self, step: StepId, direction: Direction) -> Option<Duration> {
         let step = self.plan.steps.get(step.index())?;
         match direction {

@@ -211,7 +211,8 @@ impl Saga {
         Self::replay_each(plan, events, |_, _| {})
     }
 
-    /// The requests of a history in the order of sending, each as it was put together then.
+    /// The requests of a history in the order of sending, each as it was put together then; with marks where secrets of it
+    /// are gone.
     ///
     /// # Errors
     /// As [`Saga::replay`].
@@ -230,7 +231,8 @@ impl Saga {
             {
                 let this =
                     |call: &Call| (call.step, call.direction, call.attempt) == (*step, *direction, *attempt);
-                sent.extend(saga.calls().find(this));
+                let marked = || saga.marked_call(*step, *direction, *attempt);
+                sent.extend(saga.calls().find(this).or_else(marked));
             }
         })?;
         Ok(sent)

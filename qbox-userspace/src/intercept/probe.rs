@@ -11,7 +11,7 @@ use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
-/// The oldest kernel that has all of it: the newest of what [`features`] names.
+/// The oldest kernel that has all of it: the newest of those that brought a [`Feature`].
 pub const LEAST_KERNEL: &str = "5.15";
 
 /// One thing that capture needs.

@@ -17,7 +17,8 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// The line and the column (in characters) of a byte, both from 1.
+    /// The line and the column (in characters) of a byte, both from 1. The end of a file is at the end of its last line, not
+    /// on one of its own.
     #[must_use]
     pub fn line_column(&self, at: usize) -> (usize, usize) {
         let at = floor(&self.text, at);
@@ -29,9 +30,13 @@ impl SourceFile {
     }
 }
 
-/// The nearest character boundary at or before `at`.
+/// The nearest character boundary at or before `at`; before the last line's end, where that is the end of the text.
 fn floor(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
+    if at == text.len() {
+        let last = text.strip_suffix('\n').unwrap_or(text);
+        at = last.strip_suffix('\r').unwrap_or(last).len();
+    }
     while !text.is_char_boundary(at) {
         at -= 1;
     }

@@ -291,6 +291,20 @@ fn the_sagas_in_the_documentation_are_fit_to_run() {
     }
 }
 
+#[test]
+fn what_is_missing_at_the_end_of_a_file_is_placed_where_it_is_drawn() {
+    for end in ["", "\n", "\n\n"] {
+        let text = format!("name = \"x\"\ntrigger = {{ url = \"http://x/\"{end}");
+        let found = load_saga(&text, "a.toml").unwrap_err();
+        let (line, column) = found[0].line_column().unwrap();
+        let drawn = found[0].render(false);
+        assert!(
+            drawn.contains(&format!("a.toml:{line}:{column}\n")),
+            "{line}:{column} {drawn}"
+        );
+    }
+}
+
 proptest::proptest! {
     /// Whatever is typed: a plan, or findings that can be drawn at a place of the file.
     #[test]

@@ -7,7 +7,6 @@
 mod actions;
 mod bounded;
 mod events;
-mod filter;
 mod history;
 mod list;
 mod metrics;

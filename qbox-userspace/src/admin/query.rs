@@ -1,13 +1,14 @@
 //! The parameters of a URL's query, each taken by its name once. A parameter that nobody takes, one that comes twice and one that
 //! can't be read are refused by name: a filter that is silently not applied would show, or undo, the wrong sagas.
 
-use super::filter::FilterQuery;
 use super::problem::{Refusal, bad_parameter};
-use crate::runner::Filter;
+use crate::config;
+use crate::runner::{Filter, NoState};
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
@@ -69,19 +70,25 @@ impl Parameters {
         Ok(on.unwrap_or_default())
     }
 
-    /// Those of a filter.
+    /// Those of a filter: `?state=stuck,halted&name=book-trip&older_than=10m`. What is not given is not asked for.
     pub(super) fn filter(&mut self) -> Result<Filter, Refusal> {
-        let mut query = FilterQuery::default();
-        for name in FilterQuery::NAMES {
-            if let Some(value) = self.text(name) {
-                query
-                    .set(name, value)
-                    .map_err(|wrong| bad_parameter(name, &wrong))?;
-            }
-        }
-        query.filter().map_err(|wrong| {
-            let (name, detail) = wrong.split_once(": ").unwrap_or(("?", &wrong));
-            Refusal::from(bad_parameter(name, detail))
+        let states = self.text("state").unwrap_or_default();
+        let states = states.split(',').map(str::trim).filter(|_| !states.is_empty());
+        let states: Result<_, NoState> = states.map(str::parse).collect();
+        Ok(Filter {
+            states: states.map_err(|error| bad_parameter("state", &error.to_string()))?,
+            name: self.text("name"),
+            step: self.text("step"),
+            upstream: self.text("upstream"),
+            older_than: self.span("older_than")?,
+            younger_than: self.span("younger_than")?,
+        })
+    }
+
+    /// `90s`, `10m`, `24h`.
+    fn span(&mut self, name: &'static str) -> Result<Option<Duration>, Refusal> {
+        self.read(name, |text| {
+            config::duration(text).map_err(|why| format!("{why}; {}", config::DURATION_HELP))
         })
     }
 
@@ -101,6 +108,7 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::State;
     use axum::http::Request;
     use axum::response::IntoResponse;
 
@@ -128,6 +136,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_query_is_a_filter() {
+        let filter = parameters("state=stuck,%20halted&older_than=10m").await.filter();
+        let filter = filter.unwrap();
+        assert_eq!(filter.states, [State::Stuck, State::Halted]);
+        assert_eq!(filter.older_than, Some(Duration::from_secs(600)));
+        assert_eq!(parameters("").await.filter().unwrap(), Filter::default());
+    }
+
+    #[tokio::test]
     async fn what_is_wrong_is_named() {
         let mut asked = parameters("limit=11").await;
         let refused = problem(asked.count("limit", 10).unwrap_err()).await;
@@ -141,6 +158,17 @@ mod tests {
         assert_eq!(
             (&refused["parameter"], &refused["status"]),
             (&"older_than".into(), &400.into())
+        );
+        let mut asked = parameters("state=stucked").await;
+        let refused = problem(asked.filter().unwrap_err()).await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.starts_with("state: `stucked` is no state"), "{detail}");
+        let mut asked = parameters("older_than=10").await;
+        let refused = problem(asked.filter().unwrap_err()).await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with("older_than: `10`: it has no unit; write"),
+            "{detail}"
         );
         let mut asked = parameters("limit=1&stat=stuck").await;
         asked.count("limit", 10).unwrap();

@@ -153,18 +153,7 @@ async fn readiness_says_what_is_amiss() {
 
 #[tokio::test]
 async fn a_sagas_timeline_is_told() {
-    let hotel = Service::willing().await;
-    let car = Service::start(|_| Act::Answer(409, "{}")).await;
-    let text = format!(
-        "name = \"book-trip\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
-         [[step]]\nname = \"hotel\"\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n\
-         [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"{}\" }}\n\
-         [[step]]\nname = \"car\"\nafter = [\"hotel\"]\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n",
-        hotel.url("/7"),
-        hotel.url("/7/undo"),
-        car.url("/7"),
-    );
-    let saga = plan(&text);
+    let (saga, [hotel, _car]) = refused().await;
     let runner = runner();
     let mut node = node();
     node.definitions = vec![definition(&saga.0, &saga.1.to_string())];
@@ -231,18 +220,7 @@ fn metric(document: &str, name: &str) -> f64 {
 
 #[tokio::test]
 async fn what_sagas_do_is_counted() {
-    let hotel = Service::willing().await;
-    let car = Service::start(|_| Act::Answer(409, "{}")).await;
-    let text = format!(
-        "name = \"book-trip\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
-         [[step]]\nname = \"hotel\"\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n\
-         [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"{}\" }}\n\
-         [[step]]\nname = \"car\"\nafter = [\"hotel\"]\nrequest = {{ method = \"PUT\", url = \"{}\" }}\n",
-        hotel.url("/7"),
-        hotel.url("/7/undo"),
-        car.url("/7"),
-    );
-    let saga = plan(&text);
+    let (saga, _services) = refused().await;
     let runner = runner();
     let (admin, _folder) = start(&runner, node());
     let (_, before) = get(&admin, "/metrics");

@@ -7,9 +7,7 @@ use super::filter::{self, Filter};
 use super::registry::Entry;
 use super::{Detail, Refused, Replied, Runner, State, Summary};
 use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
-use crate::saga::{
-    Direction, Event, Plan, PlanHash, RequestPlan, Saga, SagaId, SagaState, StepId, Timestamp,
-};
+use crate::saga::{Direction, Event, Plan, PlanHash, Saga, SagaId, SagaState, StepId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,13 +195,7 @@ impl Runner {
 
 /// Method and URL of a message as its saga's file has them, expressions and all.
 fn template(plan: &Plan, step: StepId, direction: Direction) -> Option<(String, String)> {
-    let step = plan.steps.get(step.index())?;
-    let request = match (direction, &step.request) {
-        (Direction::Transaction, RequestPlan::Send(request)) => request,
-        (Direction::Transaction, RequestPlan::Forward) => return None,
-        (Direction::Probe, _) => &step.probe.as_ref()?.request,
-        (Direction::Compensation(n), _) => &step.compensations.get(usize::from(n))?.request,
-    };
+    let request = plan.steps.get(step.index())?.template(direction)?;
     Some((request.method.clone(), request.url.to_string()))
 }
 

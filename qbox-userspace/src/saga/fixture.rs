@@ -5,7 +5,7 @@ use super::id::{SagaId, StepId};
 use super::message::{Headers, Request, Response, Trigger};
 use super::plan::{
     BodyTemplate, CompensateWhen, Durability, Kind, Mode, OnRecovery, Plan, RequestPlan, RequestTemplate,
-    RetryPolicy, Scheme, Segment, Step, TriggerPattern, UrlTemplate,
+    RetryOn, RetryPolicy, Scheme, Segment, Step, TriggerPattern, UrlTemplate,
 };
 use super::values::{Exchange, Values};
 use bytes::Bytes;
@@ -61,6 +61,17 @@ pub(super) fn response(status: u16, fields: &[(&str, &[u8])], body: &[u8]) -> Re
         headers: headers(fields),
         body: Bytes::copy_from_slice(body),
         truncated: false,
+    }
+}
+
+/// So many attempts after any of these causes, and waits of 50 ms to 2 s between them.
+pub(super) fn retry(attempts: Option<u32>, on: &[RetryOn]) -> RetryPolicy {
+    RetryPolicy {
+        attempts,
+        on: on.to_vec(),
+        backoff_min: Duration::from_millis(50),
+        backoff_max: Duration::from_secs(2),
+        max_elapsed: None,
     }
 }
 

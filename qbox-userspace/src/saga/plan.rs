@@ -3,6 +3,7 @@
 //! `config` makes it from TOML; nothing here reads a file. A plan is stored with the sagas that ran under it, so its
 //! serialized form is a contract with the journal.
 
+use super::event::Direction;
 use super::expr::{FieldPath, Template};
 use super::id::StepId;
 use serde::{Deserialize, Serialize};
@@ -139,6 +140,19 @@ pub struct Step {
     pub compensations: Vec<Compensation>,
     /// `compensate_when`.
     pub compensate_when: CompensateWhen,
+}
+
+impl Step {
+    /// One of its messages as the file has it. `None`: it has no such message, or that is the trigger, forwarded.
+    #[must_use]
+    pub fn template(&self, direction: Direction) -> Option<&RequestTemplate> {
+        match (direction, &self.request) {
+            (Direction::Transaction, RequestPlan::Send(request)) => Some(request),
+            (Direction::Transaction, RequestPlan::Forward) => None,
+            (Direction::Probe, _) => Some(&self.probe.as_ref()?.request),
+            (Direction::Compensation(n), _) => Some(&self.compensations.get(usize::from(n))?.request),
+        }
+    }
 }
 
 /// `kind`.

@@ -2,20 +2,11 @@
 
 use super::*;
 use crate::saga::Headers;
+use crate::saga::fixture::retry;
 use proptest::prelude::*;
 
 /// 2026-11-23 10:00:00 GMT, a Monday.
 const NOW: Timestamp = Timestamp(1_795_428_000_000_000);
-
-fn policy(attempts: Option<u32>, on: &[RetryOn]) -> RetryPolicy {
-    RetryPolicy {
-        attempts,
-        on: on.to_vec(),
-        backoff_min: Duration::from_millis(50),
-        backoff_max: Duration::from_secs(2),
-        max_elapsed: None,
-    }
-}
 
 fn used(used: u32) -> Tried {
     Tried {
@@ -48,7 +39,7 @@ fn chance(attempt: u32) -> Chance {
 
 #[test]
 fn each_cause_is_its_own() {
-    let only = |cause| policy(None, &[cause]);
+    let only = |cause| retry(None, &[cause]);
     let refused = Why::NotSent("refused".to_owned());
     let broken = Why::Broken("reset".to_owned());
     let allows = |policy, why: &Why| allows(&policy, used(1), why);
@@ -66,7 +57,7 @@ fn each_cause_is_its_own() {
 
 #[test]
 fn attempts_are_counted_with_the_first() {
-    let three = policy(Some(3), &[RetryOn::Any]);
+    let three = retry(Some(3), &[RetryOn::Any]);
     assert!(allows(&three, used(2), &Why::TimedOut));
     assert!(!allows(&three, used(3), &Why::TimedOut));
 }
@@ -75,7 +66,7 @@ fn attempts_are_counted_with_the_first() {
 fn no_attempt_begins_too_late() {
     let short = RetryPolicy {
         max_elapsed: Some(Duration::from_secs(30)),
-        ..policy(None, &[RetryOn::Any])
+        ..retry(None, &[RetryOn::Any])
     };
     let after = |elapsed| Tried {
         elapsed: Duration::from_millis(elapsed),
@@ -90,15 +81,15 @@ fn no_attempt_begins_too_late() {
 #[test]
 fn what_qbox_held_back_is_an_attempt_forward_and_none_of_a_compensation() {
     let held = AttemptEnd::Held("the circuit is open".to_owned());
-    let on_5xx = policy(None, &[RetryOn::Status5xx]);
+    let on_5xx = retry(None, &[RetryOn::Status5xx]);
     let why = |direction| Why::of(&held, direction, NOW);
     assert!(allows(&on_5xx, used(1), &why(Direction::Compensation(0))));
     for forward in [Direction::Transaction, Direction::Probe] {
         assert!(!allows(&on_5xx, used(1), &why(forward)));
-        assert!(allows(&policy(None, &[RetryOn::Connect]), used(1), &why(forward)));
+        assert!(allows(&retry(None, &[RetryOn::Connect]), used(1), &why(forward)));
     }
     // The waits grow all the same.
-    let endless = policy(None, &[RetryOn::Any]);
+    let endless = retry(None, &[RetryOn::Any]);
     let tried = Tried { held: 20, ..used(0) };
     let why = why(Direction::Compensation(0));
     let longest = (0..100).map(|n| wait(&endless, tried, &why, chance(n))).max();
@@ -107,7 +98,7 @@ fn what_qbox_held_back_is_an_attempt_forward_and_none_of_a_compensation() {
 
 #[test]
 fn waits_stay_under_a_ceiling_that_doubles_and_is_capped() {
-    let endless = policy(None, &[RetryOn::Any]);
+    let endless = retry(None, &[RetryOn::Any]);
     for n in [1, 2, 3, 10, 40, u32::MAX] {
         let ceiling = Duration::from_millis(50)
             .saturating_mul(2_u32.saturating_pow(n - 1))
@@ -124,7 +115,7 @@ fn waits_stay_under_a_ceiling_that_doubles_and_is_capped() {
 
 #[test]
 fn the_same_attempt_waits_the_same() {
-    let endless = policy(None, &[RetryOn::Any]);
+    let endless = retry(None, &[RetryOn::Any]);
     let of = |seed, step, attempt| {
         let chance = Chance::of_attempt(seed, StepId(step), Direction::Probe, attempt);
         wait(&endless, used(5), &Why::TimedOut, chance)
@@ -137,7 +128,7 @@ fn the_same_attempt_waits_the_same() {
 
 /// The pause that an answer with these fields asks for, in seconds, the jitter (at most 50 ms) left out.
 fn asked(fields: &[(&str, &str)]) -> u64 {
-    let endless = policy(None, &[RetryOn::Any]);
+    let endless = retry(None, &[RetryOn::Any]);
     wait(&endless, used(1), &answered(503, fields), chance(1)).as_secs()
 }
 
@@ -182,7 +173,7 @@ proptest! {
         date in "([A-Z][a-z]{2}, [0-9]{2} (Jan|Jun|Dec) [0-9]{4} [0-2][0-9]:[0-5][0-9]:[0-5][0-9] GMT|.{0,30})",
         n: u32,
     ) {
-        let endless = policy(None, &[RetryOn::Any]);
+        let endless = retry(None, &[RetryOn::Any]);
         let why = answered(429, &[("Retry-After", &retry_after), ("Date", &date)]);
         let waits = wait(&endless, used(n), &why, chance(n));
         prop_assert!(waits <= LONGEST_RETRY_AFTER + endless.backoff_max);

@@ -14,7 +14,7 @@ use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate, Step};
 use crate::saga::reply::Reply;
 use crate::saga::retry::Chance;
 use crate::saga::secrets::Secrets;
-use crate::saga::values::Values;
+use crate::saga::values::{Missing, Values};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,14 +174,18 @@ impl Saga {
         self.put_together(id, Direction::Transaction, attempt, marks).ok()
     }
 
+    /// Whether each condition of the step's `when` holds; an error: nobody knows any more.
+    pub(super) fn conditions(&self, step: &Step) -> impl Iterator<Item = Result<bool, Missing>> {
+        let values = self.values();
+        step.when
+            .iter()
+            .map(move |condition| fill::condition(condition, &values))
+    }
+
     /// Whether all that the step's `when` asks is known.
     pub(super) fn finds_when(&self, step: &Step) -> Result<(), String> {
-        let values = self.values();
-        let mut when = step
-            .when
-            .iter()
-            .map(|condition| fill::condition(condition, &values));
-        when.try_for_each(|found| found.map(drop))
+        self.conditions(step)
+            .try_for_each(|found| found.map(drop))
             .map_err(|hidden| hidden.to_string())
     }
 

@@ -8,9 +8,9 @@ use super::lane::{Lane, Run};
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
 use crate::saga::id::{StepId, Timestamp};
 use crate::saga::io::{Input, Outcome};
+use crate::saga::matcher;
 use crate::saga::plan::{Kind, RequestPlan, RetryPolicy, Step};
 use crate::saga::retry::{self, Chance, Why};
-use crate::saga::{fill, matcher};
 
 impl Saga {
     /// Takes one input in. False: it changes nothing.
@@ -353,12 +353,7 @@ impl Saga {
     /// Whether the step's `when` holds, as far as is known. Where a part of it can't be known any more the step's turn comes,
     /// and its request is a hole.
     pub(super) fn holds(&self, step: &Step) -> bool {
-        let values = self.values();
-        let mut when = step
-            .when
-            .iter()
-            .map(|condition| fill::condition(condition, &values));
-        when.all(|holds| holds.unwrap_or(true))
+        self.conditions(step).all(|holds| holds.unwrap_or(true))
     }
 
     /// The saga has turned and everything that was begun is settled.

@@ -14,11 +14,11 @@ pub use rest::{Apart, whole};
 #[cfg(test)]
 mod tests;
 
-use super::event::{AttemptEnd, Direction, Event};
+use super::event::{AttemptEnd, Event};
 use super::expr::{MessagePart, Source, Template};
 use super::io::Call;
 use super::message::{Headers, Request, Response, Trigger};
-use super::plan::{Plan, RequestPlan, UrlTemplate};
+use super::plan::{Plan, UrlTemplate};
 use super::values::form_decode;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -180,12 +180,7 @@ impl Secrets {
     #[must_use]
     pub fn url_of(&self, plan: &Plan, call: &Call) -> String {
         let step = plan.steps.get(call.step.index());
-        let template = step.and_then(|step| match (call.direction, &step.request) {
-            (Direction::Transaction, RequestPlan::Send(request)) => Some(&request.url),
-            (Direction::Transaction, RequestPlan::Forward) => None,
-            (Direction::Probe, _) => Some(&step.probe.as_ref()?.request.url),
-            (Direction::Compensation(n), _) => Some(&step.compensations.get(usize::from(n))?.request.url),
-        });
+        let template = step.and_then(|step| Some(&step.template(call.direction)?.url));
         let secret = |url: &&UrlTemplate| {
             self.names_any(&url.path) || url.query.as_ref().is_some_and(|query| self.names_any(query))
         };

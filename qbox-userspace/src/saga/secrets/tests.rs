@@ -1,7 +1,7 @@
 //! What is hidden, what is not, and what can't be told.
 
 use super::*;
-use crate::saga::event::Class;
+use crate::saga::event::{Class, Direction};
 use crate::saga::expr::FieldPath;
 use crate::saga::fixture::{Fixture, headers, response};
 use crate::saga::id::{PlanHash, SagaId, StepId, Timestamp};

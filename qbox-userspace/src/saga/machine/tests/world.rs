@@ -1,11 +1,13 @@
 //! A world for one saga: a virtual clock, a journal that can lose its tail, and plans built in a few words.
 
+use crate::saga::fixture;
+pub(super) use crate::saga::fixture::retry;
 use crate::saga::{
     AttemptEnd, BodyTemplate, Call, Command, CompensateWhen, Compensation, Direction, Durability, Event,
     Headers, Input, Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe, Reply,
-    Request, RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, RetryPolicy, Saga, SagaId,
-    SagaState, Scheme, Secrets, Segment, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger,
-    TriggerPattern, UndoState, UrlTemplate,
+    Request, RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, Saga, SagaId, SagaState, Scheme,
+    Secrets, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger, TriggerPattern, UndoState,
+    UrlTemplate,
 };
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -27,16 +29,6 @@ pub(super) fn statuses(ranges: &[(u16, u16)], except: &[u16]) -> ResponseMatch {
         headers: Vec::new(),
         body: None,
         json: Vec::new(),
-    }
-}
-
-pub(super) fn retry(attempts: Option<u32>, on: &[RetryOn]) -> RetryPolicy {
-    RetryPolicy {
-        attempts,
-        on: on.to_vec(),
-        backoff_min: Duration::from_millis(50),
-        backoff_max: Duration::from_secs(2),
-        max_elapsed: None,
     }
 }
 
@@ -103,19 +95,8 @@ pub(super) fn plan(steps: Vec<Step>) -> Plan {
         durability: Durability::Disk,
         lock: None,
         trigger: TriggerPattern {
-            method: Some("POST".to_owned()),
             host: "trips.default.svc".to_owned(),
-            port: 8080,
-            path: vec![
-                Segment::Literal("trips".to_owned()),
-                Segment::Capture("trip".to_owned()),
-            ],
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: None,
-            json: Vec::new(),
-            priority: 0,
-            dedupe: None,
+            ..fixture::pattern()
         },
         steps,
         reply_success: None,

@@ -48,8 +48,10 @@ fn compile(toolchain: &Toolchain, folder: &Path) -> Result<()> {
         .arg(folder);
     // BTF is how the loader knows the maps' types and how the kernel shows the programs' names and lines.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--btf\u{1f}-Cdebuginfo=2");
-    // The workspace's release profile is for the host: unwinding, symbols and LTO are set anew for the kernel.
+    // The workspace's release profile, and what the environment changes of it, is for the host: all is set anew for the kernel.
     for (key, value) in [
+        ("OPT_LEVEL", "3"),
+        ("INCREMENTAL", "false"),
         ("LTO", "fat"),
         ("CODEGEN_UNITS", "1"),
         ("STRIP", "none"),

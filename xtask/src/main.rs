@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod chaos;
+mod fuzz;
 mod lint;
 mod run;
 mod sim;
@@ -53,6 +54,8 @@ enum Task {
     },
     /// Build, then kill Qbox under load again and again, and judge what became of every saga: status 0 at 0 violations.
     Chaos(chaos::Trial),
+    /// Let libFuzzer look for input that breaks a promise: a minute each target, status 0 if there is none.
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Run { once, explicit } => run::run(once, explicit),
         Task::Chaos(trial) => chaos::run(&trial),
+        Task::Fuzz(fuzz) => fuzz::run(&fuzz),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

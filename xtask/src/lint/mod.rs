@@ -14,11 +14,12 @@ use std::process::{Command, Stdio};
 const PAGES: [&str; 2] = ["README.md", "CONTRIBUTING.md"];
 
 /// The folders that hold our own Rust files.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "qbox-common/src",
     "qbox-ebpf/src",
     "qbox-userspace/src",
     "tests/src",
+    "tests/fuzz/src",
     "tests/tests",
     "xtask/src",
 ];

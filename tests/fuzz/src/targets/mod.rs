@@ -1,0 +1,3 @@
+//! One file a target.
+
+pub(crate) mod http1_requests;

@@ -70,6 +70,8 @@ pub mod reach {
     pub const V4: u32 = 1;
     /// ::1; missing where IPv6 is turned off.
     pub const V6: u32 = 2;
+    /// What would be turned is refused: Qbox has stopped, and is to be waited for.
+    pub const REFUSED: u32 = 4;
 }
 
 /// What the programs count; the value is the index in COUNTERS.
@@ -86,11 +88,13 @@ pub enum Counter {
     Announced = 3,
     /// Announcements that found the ring buffer full.
     Unannounced = 4,
+    /// Connections that matched and were refused: of a namespace not enrolled yet, or because Qbox has stopped.
+    Refused = 5,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 const _: () = {
@@ -99,7 +103,7 @@ const _: () = {
     assert!(size_of::<Flow>() == 32 && align_of::<Flow>() == 8);
     assert!(size_of::<Origin>() == 24 && align_of::<Origin>() == 4);
     assert!(size_of::<Newcomer>() == 16 && align_of::<Newcomer>() == 8);
-    assert!(Counter::Unannounced as u32 + 1 == Counter::COUNT);
+    assert!(Counter::Refused as u32 + 1 == Counter::COUNT);
 };
 
 #[cfg(feature = "user")]

@@ -28,13 +28,15 @@ pub const EVENTS_BYTES: u32 = 64 * 1024;
 pub mod names {
     /// A constant whose name alone matters: it ends in the version of these layouts, so that a loader refuses an object
     /// of another version. Raise it with every change of a layout.
-    pub const ABI: &str = "QBOX_ABI_1";
+    pub const ABI: &str = "QBOX_ABI_2";
     /// The constant: sockets with this `SO_MARK` are Qbox's own.
     pub const MARK: &str = "QBOX_MARK";
     /// The constant: processes of the cgroup with this id are Qbox's own; 0 is none.
     pub const OWN_CGROUP: &str = "QBOX_OWN_CGROUP";
     /// The constant: the listener's port, host byte order.
     pub const PORT: &str = "QBOX_PORT";
+    /// The constant: not 0, connections that match are refused as long as their namespace is not enrolled.
+    pub const REFUSE_UNKNOWN: &str = "QBOX_REFUSE_UNKNOWN";
 
     /// The trie of [`crate::Destination`]s.
     pub const DESTINATIONS: &str = "DESTINATIONS";

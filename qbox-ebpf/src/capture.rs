@@ -1,7 +1,9 @@
 //! Whether a connection is turned, and what a turned socket says of its peer. Shared by IPv4 and IPv6.
 
 use crate::context::{self, TCP, read};
-use crate::maps::{DESTINATIONS, NAMESPACES, ORIGIN, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT, count};
+use crate::maps::{
+    DESTINATIONS, NAMESPACES, ORIGIN, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT, QBOX_REFUSE_UNKNOWN, count,
+};
 use crate::newcomer;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
@@ -20,13 +22,14 @@ use qbox_common::{
 /// `BPF_F_CURRENT_NETNS` of bpf_sk_lookup_tcp: -1.
 const OWN_NAMESPACE: u64 = u64::MAX;
 
-/// Whether this connect(2) goes to Qbox; if so, its destination is kept with the socket, and the caller rewrites it.
+/// Where a connect(2) goes: `None` where its program wants it to; else to this port of its namespace's loopback, network
+/// byte order, and its destination is kept with the socket. The caller rewrites it.
 ///
 /// The order of the questions is that of their cost to a connection that isn't captured.
 #[inline(always)]
-pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
+pub(crate) fn turned(context: &SockAddrContext, address: Address) -> Option<u32> {
     if read!(context.sock_addr, protocol) != TCP {
-        return false;
+        return None;
     }
     let port = context::user_port(context);
     let key = Key::new(
@@ -37,14 +40,14 @@ pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
         },
     );
     let Some(scope) = DESTINATIONS.get(&key) else {
-        return false;
+        return None;
     };
     if is_exempt(context) {
-        return false;
+        return None;
     }
     // Where nobody listens the kernel refuses at once, and a client goes on to the next address of `localhost`.
     if address.is_local() && (*scope != scope::LOOPBACK || !has_listener(context, address, port)) {
-        return false;
+        return None;
     }
     // SAFETY: the helper takes the program's own context.
     let namespace = unsafe { bpf_get_netns_cookie(context.as_ptr()) };
@@ -52,11 +55,18 @@ pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
     let Some(listeners) = (unsafe { NAMESPACES.get(namespace) }).copied() else {
         count(Counter::Unenrolled);
         newcomer::announce(namespace);
-        return false;
+        return if QBOX_REFUSE_UNKNOWN.load() == 0 {
+            None
+        } else {
+            refused()
+        };
     };
     let needed = if address.is_v4() { reach::V4 } else { reach::V6 };
     if listeners & needed == 0 {
-        return false;
+        return None;
+    }
+    if listeners & reach::REFUSED != 0 {
+        return refused();
     }
     let mut origin = Origin {
         address,
@@ -71,7 +81,7 @@ pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
             context,
             "no memory to keep a destination: a connection passes uncaptured"
         );
-        return false;
+        return None;
     }
     // A socket that connects a second time has a value already, which the call above leaves as it is.
     // SAFETY: not null, and the kernel's for as long as the socket lives. One thread connects a socket at a time.
@@ -84,7 +94,15 @@ pub(crate) fn wanted(context: &SockAddrContext, address: Address) -> bool {
         address.octets(),
         u16::from_be(port as u16)
     );
-    true
+    Some(context::to_user_port(QBOX_PORT.load()))
+}
+
+/// To port 0, where nobody can listen: the client is told at once that the connection is refused, and not, as by a
+/// program that says no, that it lacks leave.
+#[inline(always)]
+fn refused() -> Option<u32> {
+    count(Counter::Refused);
+    Some(0)
 }
 
 /// Whether a program of this namespace listens there.

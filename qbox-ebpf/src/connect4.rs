@@ -1,8 +1,7 @@
 //! connect(2) of an IPv4 socket.
 
 use crate::capture;
-use crate::context::{self, to_user_port, write};
-use crate::maps::QBOX_PORT;
+use crate::context::{self, write};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use qbox_common::Address;
@@ -10,9 +9,9 @@ use qbox_common::Address;
 /// Always 1: the connection goes on.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(context: SockAddrContext) -> i32 {
-    if capture::wanted(&context, context::user_v4(&context)) {
+    if let Some(port) = capture::turned(&context, context::user_v4(&context)) {
         write!(context.sock_addr, user_ip4, Address::V4_LOOPBACK);
-        write!(context.sock_addr, user_port, to_user_port(QBOX_PORT.load()));
+        write!(context.sock_addr, user_port, port);
     }
     1
 }

@@ -1,8 +1,7 @@
 //! connect(2) of an IPv6 socket, to an IPv6 or a mapped IPv4 address.
 
 use crate::capture;
-use crate::context::{self, to_user_port, write};
-use crate::maps::QBOX_PORT;
+use crate::context::{self, write};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use qbox_common::Address;
@@ -11,7 +10,7 @@ use qbox_common::Address;
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(context: SockAddrContext) -> i32 {
     let address = context::user_v6(&context);
-    if capture::wanted(&context, address) {
+    if let Some(port) = capture::turned(&context, address) {
         if address.is_v4() {
             // The prefix stays: the socket goes on to speak IPv4.
             write!(context.sock_addr, user_ip6[3], Address::V4_LOOPBACK);
@@ -22,7 +21,7 @@ pub(crate) fn connect6(context: SockAddrContext) -> i32 {
             write!(context.sock_addr, user_ip6[2], c);
             write!(context.sock_addr, user_ip6[3], d);
         }
-        write!(context.sock_addr, user_port, to_user_port(QBOX_PORT.load()));
+        write!(context.sock_addr, user_port, port);
     }
     1
 }

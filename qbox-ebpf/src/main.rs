@@ -1,7 +1,7 @@
 //! The eBPF programs: they turn the connections of enrolled pods to the listener in the pod's own network namespace.
 //!
-//! One file a hook; what two hooks share is in `capture` and `context`. They know nothing of HTTP or sagas. None of
-//! them ever refuses a connection: what isn't captured, for whatever cause, goes its own way.
+//! One file a hook; what two hooks share is in `capture` and `context`. They know nothing of HTTP or sagas. What
+//! isn't captured, for whatever cause, goes its own way, unless the configuration asks for its refusal.
 //!
 //! On the host this is an empty program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]

@@ -11,7 +11,7 @@ use qbox_common::{
 
 /// For the loader, which asks for it by this name; the programs don't read it. See `qbox_common::names::ABI`.
 #[unsafe(no_mangle)]
-pub(crate) static QBOX_ABI_1: Global<u32> = Global::new(1);
+pub(crate) static QBOX_ABI_2: Global<u32> = Global::new(2);
 /// Sockets with this mark are Qbox's own. It is constant over versions: in an upgrade the old programs exempt the new
 /// proxy's sockets too.
 #[unsafe(no_mangle)]
@@ -22,6 +22,9 @@ pub(crate) static QBOX_OWN_CGROUP: Global<u64> = Global::new(0);
 /// The listener's port, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static QBOX_PORT: Global<u32> = Global::new(0);
+/// Not 0: what matches is refused as long as its namespace is not enrolled.
+#[unsafe(no_mangle)]
+pub(crate) static QBOX_REFUSE_UNKNOWN: Global<u32> = Global::new(0);
 
 /// What a loaded trigger could match. The value means nothing.
 #[map]

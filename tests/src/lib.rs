@@ -13,6 +13,7 @@
 //! what was tried.
 
 mod admin;
+mod bpffs;
 mod cgroup;
 pub mod chaos;
 pub mod demo;
@@ -30,6 +31,7 @@ mod stop;
 mod world;
 
 pub use admin::{Admin, Answer};
+pub use bpffs::ensure_bpffs;
 pub use dialler::Dialler;
 pub use explicit::ExplicitWorld;
 pub use leftovers::sweep;

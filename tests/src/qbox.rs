@@ -17,6 +17,8 @@ use std::{env, thread};
 pub struct Settings {
     /// The saga files' texts.
     pub sagas: Vec<String>,
+    /// More lines of `[capture]`.
+    pub capture: &'static str,
     /// More tables of qbox.toml.
     pub extra: String,
     /// `log.level`, unless `QBOX_TEST_LOG` says another: else `info`.
@@ -44,7 +46,7 @@ impl Settings {
         for (number, text) in self.sagas.iter().enumerate() {
             fs::write(folder.join(format!("sagas/{number}.toml")), text)?;
         }
-        let mut text = format!("grace = \"2s\"\nstate_dir = \"state\"\n{capture}");
+        let mut text = format!("grace = \"2s\"\nstate_dir = \"state\"\n{capture}{}", self.capture);
         write!(text, "[upstream]\nhosts = {hosts:?}\n")?;
         write!(
             text,

@@ -21,7 +21,7 @@ mod view;
 pub use history::{EventView, SagaView, StepView};
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
-pub use view::{Capture, Pod, Status, definition};
+pub use view::{Capture, Other, Pod, Status, definition};
 
 use crate::runner::Runner;
 use std::io;
@@ -74,7 +74,7 @@ pub struct Settings {
 /// What the API says beside the runner's sagas.
 pub struct Node {
     /// How requests come here.
-    pub capture: Capture,
+    pub capture: Box<dyn Fn() -> Capture + Send + Sync>,
     /// The pods that are known now.
     pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
     /// What the data path has counted so far.
@@ -85,9 +85,7 @@ pub struct Node {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node")
-            .field("capture", &self.capture)
-            .finish_non_exhaustive()
+        f.debug_struct("Node").finish_non_exhaustive()
     }
 }
 

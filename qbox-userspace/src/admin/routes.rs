@@ -166,6 +166,13 @@ impl Shared {
                 health.in_flight
             ));
         }
+        let lost = (self.node.pods)().into_iter().filter(|pod| pod.lost);
+        amiss.extend(lost.map(|Pod { name, error, .. }| {
+            format!(
+                "the pod {name} is no longer captured: {}",
+                error.unwrap_or_default()
+            )
+        }));
         amiss
     }
 }
@@ -191,7 +198,7 @@ async fn status(State(shared): Asked) -> Response {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         admin: shared.address.to_string(),
-        capture: &shared.node.capture,
+        capture: (shared.node.capture)(),
         pods: captured.len(),
         uncaptured: uncaptured.len(),
         definitions: shared.node.definitions.len(),

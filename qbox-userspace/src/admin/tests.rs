@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 
 pub(super) fn node() -> Node {
     Node {
-        capture: Capture::Explicit {
+        capture: Box::new(|| Capture::Explicit {
             listen: "127.0.0.1:3001".to_owned(),
-        },
+        }),
         pods: Box::new(|| {
             let pod = |name: &str, netns, error: Option<&str>| Pod {
                 name: name.to_owned(),
@@ -20,6 +20,7 @@ pub(super) fn node() -> Node {
                 pid: Some(7),
                 netns,
                 error: error.map(str::to_owned),
+                lost: false,
             };
             vec![pod("a", 42, None), pod("b", 43, Some("the port is taken"))]
         }),
@@ -92,6 +93,26 @@ async fn both_sockets_answer_and_only_to_their_own_name() {
     let (_, status) = get(&admin, "/api/v1/status");
     assert_eq!(status["capture"]["listen"], "127.0.0.1:3001");
     assert_eq!(status["pid"], std::process::id());
+}
+
+#[tokio::test]
+async fn a_pod_that_is_lost_turns_it_not_ready() {
+    let mut node = node();
+    let pods = std::mem::replace(&mut node.pods, Box::new(Vec::new));
+    node.pods = Box::new(move || {
+        let lost = |pod: Pod| Pod {
+            lost: pod.error.is_some(),
+            ..pod
+        };
+        pods().into_iter().map(lost).collect()
+    });
+    let (admin, _folder) = start(&runner(), node);
+    let (status, ready) = get(&admin, "/readyz");
+    assert_eq!(status, 503);
+    assert_eq!(
+        ready["amiss"],
+        serde_json::json!(["the pod b is no longer captured: the port is taken"])
+    );
 }
 
 #[tokio::test]

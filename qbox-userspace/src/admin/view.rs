@@ -15,12 +15,29 @@ pub enum Capture {
         cgroup: String,
         /// The listeners' port.
         port: u16,
+        /// What else runs on the hooks that Qbox uses.
+        others: Vec<Other>,
     },
     /// Clients send to a plain port.
     Explicit {
         /// Its address.
         listen: String,
     },
+}
+
+/// Another's program on a hook that Qbox uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// The hook: `connect4`.
+    pub hook: String,
+    /// The program's name.
+    pub program: String,
+    /// Its id, as `bpftool prog show id` takes it.
+    pub id: u32,
+    /// The cgroup that it is attached to.
+    pub cgroup: String,
+    /// It runs before Qbox's.
+    pub first: bool,
 }
 
 /// One pod.
@@ -37,6 +54,9 @@ pub struct Pod {
     /// Why it isn't captured, if it isn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// It was captured and is no longer: Qbox is not ready then.
+    #[serde(skip)]
+    pub lost: bool,
 }
 
 /// `/api/v1/status`.
@@ -49,7 +69,7 @@ pub struct Status<'a> {
     /// The API's TCP address.
     pub admin: String,
     /// How requests come here.
-    pub capture: &'a Capture,
+    pub capture: Capture,
     /// How many pods are captured.
     pub pods: usize,
     /// How many can't be; `/api/v1/pods` says why.

@@ -71,6 +71,7 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         direct,
         stale,
         unenrolled,
+        refused,
         no_memory,
         announced,
         unannounced,
@@ -81,6 +82,7 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         ("direct", direct),
         ("stale", stale),
         ("unenrolled", unenrolled),
+        ("refused", refused),
         ("no_memory", no_memory),
     ];
     traffic.namespaces = vec![("announced", announced), ("unannounced", unannounced)];

@@ -1,10 +1,10 @@
 //! How requests come in: captured by the kernel, or sent to a plain port. Hands each connection to the proxy.
 
 use crate::admin;
-use crate::config::{CaptureMode, Config};
+use crate::config::{CaptureMode, Config, WhenDown};
 use crate::gateway::Gateway;
 use crate::intercept::explicit::{self, ExplicitAccepted};
-use crate::intercept::{self, Accepted, Capture, Destination, Network, PodStatus};
+use crate::intercept::{self, Accepted, Capture, Destination, Network, Other, PodStatus};
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
@@ -24,6 +24,7 @@ pub(super) enum Entrance {
         port: u16,
         /// What the triggers' URLs name.
         ports: BTreeSet<u16>,
+        when_down: WhenDown,
     },
     /// A plain port.
     Explicit {
@@ -54,6 +55,8 @@ impl Entrance {
             cgroup: config.cgroup.clone(),
             port: config.port,
             mark: MARK,
+            when_down: config.when_down,
+            unknown: config.unknown,
         };
         let sink = Arc::new(move |accepted: Accepted| {
             let proxy = proxy.clone();
@@ -69,11 +72,13 @@ impl Entrance {
         let capture = Capture::start(&settings, sink)?;
         let ports = ports(plans);
         capture.set_destinations(&destinations(plans))?;
+        capture.replace_earlier();
         Ok(Self::Captured {
             cgroup: capture.cgroup().to_owned(),
             capture: Arc::new(capture),
             port: config.port,
             ports,
+            when_down: config.when_down,
         })
     }
 
@@ -99,16 +104,42 @@ impl Entrance {
         }
     }
 
-    /// What the API says of it.
-    pub(super) fn describe(&self) -> admin::Capture {
+    /// What stays when it is closed, for the log.
+    pub(super) fn left_behind(&self) -> &'static str {
         match self {
-            Self::Captured { cgroup, port, .. } => admin::Capture::Ebpf {
-                cgroup: cgroup.display().to_string(),
-                port: *port,
-            },
-            Self::Explicit { address, .. } => admin::Capture::Explicit {
-                listen: address.to_string(),
-            },
+            Self::Captured {
+                when_down: WhenDown::Refuse,
+                ..
+            } => ": what triggers could match is refused until the next start, or `qbox clean`",
+            Self::Captured { .. } | Self::Explicit { .. } => "",
+        }
+    }
+
+    /// Tells what the API says of it, at the time of asking. It doesn't keep the entrance alive.
+    pub(super) fn describe(&self) -> Box<dyn Fn() -> admin::Capture + Send + Sync> {
+        match self {
+            Self::Captured {
+                capture,
+                cgroup,
+                port,
+                ..
+            } => {
+                let (capture, cgroup, port) = (Arc::downgrade(capture), cgroup.display().to_string(), *port);
+                Box::new(move || {
+                    let others = capture.upgrade().map(|capture| capture.others());
+                    admin::Capture::Ebpf {
+                        cgroup: cgroup.clone(),
+                        port,
+                        others: others.unwrap_or_default().into_iter().map(other).collect(),
+                    }
+                })
+            }
+            Self::Explicit { address, .. } => {
+                let listen = address.to_string();
+                Box::new(move || admin::Capture::Explicit {
+                    listen: listen.clone(),
+                })
+            }
         }
     }
 
@@ -173,33 +204,54 @@ fn ports(plans: &[Arc<Plan>]) -> BTreeSet<u16> {
     plans.iter().map(|plan| plan.trigger.port).collect()
 }
 
-/// What the kernel is to turn. A trigger is matched by its Host, wherever its connection goes: the port is all that is
-/// certain of it. A pod's own loopback is left alone unless a trigger names it.
+/// What the kernel is to turn. A trigger is matched by its Host, wherever its connection goes: of a name the port is all
+/// that is certain. Who asks for an address by itself goes there. A pod's own loopback is left alone unless a trigger names it.
 fn destinations(plans: &[Arc<Plan>]) -> Vec<Destination> {
-    let far = ports(plans)
-        .into_iter()
-        .map(|port| Destination { port, network: None });
-    let near = plans
+    plans
         .iter()
-        .map(|plan| &plan.trigger)
-        .filter(|t| names_loopback(&t.host));
-    let near = near.flat_map(|trigger| {
-        [Network::V4_LOOPBACK, Network::V6_LOOPBACK].map(|network| Destination {
-            port: trigger.port,
-            network: Some(network),
-        })
-    });
-    far.chain(near).collect()
+        .flat_map(|plan| of_trigger(&plan.trigger.host, plan.trigger.port))
+        .collect()
+}
+
+fn of_trigger(host: &str, port: u16) -> Vec<Destination> {
+    let anywhere = Destination { port, network: None };
+    let at = |network| Destination {
+        port,
+        network: Some(network),
+    };
+    if names_loopback(host) {
+        return vec![anywhere, at(Network::V4_LOOPBACK), at(Network::V6_LOOPBACK)];
+    }
+    match literal(host) {
+        Some(address) => vec![at(Network::of(address))],
+        None => vec![anywhere],
+    }
 }
 
 /// RFC 6761, 6.3, or an address.
 fn names_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
+        || literal(host).is_some_and(|address| address.is_loopback())
+}
+
+/// The address that a host is, as URLs have it: IPv6 in brackets. A mapped IPv4 one is unmapped.
+fn literal(host: &str) -> Option<IpAddr> {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    address
+        .parse::<IpAddr>()
+        .ok()
+        .map(|address| address.to_canonical())
+}
+
+fn other(other: Other) -> admin::Other {
+    admin::Other {
+        hook: other.hook.to_owned(),
+        program: other.program,
+        id: other.id,
+        cgroup: other.cgroup.display().to_string(),
+        first: other.first,
+    }
 }
 
 fn pod(status: PodStatus) -> admin::Pod {
@@ -209,5 +261,32 @@ fn pod(status: PodStatus) -> admin::Pod {
         cgroup: status.cgroup.display().to_string(),
         netns: status.netns,
         error: status.error,
+        lost: status.lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_be_anywhere_and_an_address_is_where_it_is() {
+        let anywhere = Destination {
+            port: 80,
+            network: None,
+        };
+        let at = |address: &str| {
+            vec![Destination {
+                port: 80,
+                network: Some(Network::of(address.parse().unwrap())),
+            }]
+        };
+        assert_eq!(of_trigger("trips.default.svc", 80), [anywhere]);
+        assert_eq!(of_trigger("10.0.0.7", 80), at("10.0.0.7"));
+        assert_eq!(of_trigger("[fd00::7]", 80), at("fd00::7"));
+        assert_eq!(of_trigger("[::ffff:10.0.0.7]", 80), at("10.0.0.7"));
+        for host in ["localhost", "a.localhost", "127.0.0.9", "[::1]"] {
+            assert_eq!(of_trigger(host, 80).len(), 3, "{host}");
+        }
     }
 }

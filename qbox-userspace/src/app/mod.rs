@@ -4,6 +4,7 @@
 //! Errors end the process, each in one sentence that says what is missing (the files' own, as a drawn report before it);
 //! whatever happens later is the rooms' own to handle.
 
+mod clean;
 mod counts;
 mod entrance;
 mod logs;
@@ -44,7 +45,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long tasks that are left at the end may take to notice.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-pub use crate::intercept::{LEAST_KERNEL, Probe, probe};
+pub use crate::intercept::{EXEC_PREFIX, LEAST_KERNEL, Probe, probe, sweep};
+pub use clean::clean;
 
 /// Runs Qbox until SIGTERM or SIGINT, then ends what is under way: no longer than `grace`, and at once at a second signal.
 ///
@@ -149,7 +151,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
             if left > 0 {
                 name_left(&runner, config.journal.store);
             }
-            tracing::info!(left, "stopped");
+            tracing::info!(left, "stopped{}", entrance.left_behind());
         }
         () = signals.next() => {
             name_left(&runner, config.journal.store);

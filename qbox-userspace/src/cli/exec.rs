@@ -4,6 +4,7 @@
 //! one, and takes it away when the command has ended: a pod without Kubernetes.
 
 use super::client::Client;
+use crate::app;
 use anyhow::{Context, Result, bail};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, unlinkat};
@@ -24,8 +25,6 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long a new pod may take to be captured: the scan, if the kernel's word of it was lost, comes every second.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
-/// What the cgroups made here are called, their maker's process id behind it.
-const PREFIX: &str = "exec-";
 
 /// Of `/api/v1/status`.
 #[derive(Debug, Deserialize)]
@@ -171,8 +170,8 @@ impl Joined {
             .write(true)
             .open(&home)
             .with_context(|| format!("can't open {} (is this root?)", home.display()))?;
-        sweep(enrolled);
-        let name = format!("{PREFIX}{}", std::process::id());
+        drop(app::sweep(enrolled));
+        let name = format!("{}{}", app::EXEC_PREFIX, std::process::id());
         let cgroup = enrolled.join(&name);
         let made = fs::create_dir(&cgroup).and_then(|()| File::open(enrolled));
         let enrolled =
@@ -188,18 +187,6 @@ impl Drop for Joined {
         // What the command left running in the background keeps the cgroup, and stays captured.
         let _ = self.home.write_all(b"0");
         let _ = unlinkat(&self.enrolled, self.name.as_str(), AtFlags::REMOVEDIR);
-    }
-}
-
-/// Takes away what a killed `qbox exec` has left behind. A cgroup with somebody in it stays.
-fn sweep(enrolled: &Path) {
-    for entry in fs::read_dir(enrolled).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let maker = maker.and_then(|number| number.parse::<u32>().ok());
-        if maker.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
-            drop(fs::remove_dir(entry.path()));
-        }
     }
 }
 
@@ -291,20 +278,6 @@ mod tests {
         assert_eq!(reach(there.clone(), 1), there);
         let hidden = PathBuf::from("/nonexistent");
         assert_eq!(reach(hidden.clone(), std::process::id()), hidden);
-    }
-
-    #[test]
-    fn what_the_killed_left_behind_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        // The first is above the kernel's greatest process id (2^22).
-        let own = format!("exec-{}", std::process::id());
-        let names = ["exec-4194305", own.as_str(), "exec-x", "pod"];
-        for name in names {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        sweep(folder.path());
-        let left = names.map(|name| folder.path().join(name).exists());
-        assert_eq!(left, [false, true, true, true]);
     }
 
     #[test]

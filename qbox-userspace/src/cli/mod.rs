@@ -41,6 +41,7 @@ enum Command {
     #[command(subcommand)]
     Sagas(Box<Sagas>),
     Status(Status),
+    Clean(Clean),
 }
 
 /// Run Qbox on this node, until SIGTERM or Ctrl-C.
@@ -122,6 +123,19 @@ struct Status {
     probe: bool,
 }
 
+/// Take away what runs of Qbox have left on this node, and say what: pinned programs, cgroups of `qbox exec`, its socket.
+///
+/// Nothing of a running Qbox is touched, and the journal (`state_dir`) stays. Twice in a row does no harm.
+#[derive(Debug, Args)]
+struct Clean {
+    /// The configuration that Qbox ran with.
+    #[arg(long, value_name = "FILE", default_value = "config/qbox.toml")]
+    config: PathBuf,
+    /// The pinned programs of every cgroup, whatever the configuration names.
+    #[arg(long)]
+    all: bool,
+}
+
 /// What every question takes.
 #[derive(Debug, Args)]
 struct Asking {
@@ -195,6 +209,15 @@ pub fn main() -> ExitCode {
         Command::Run(Run { config, explicit }) => {
             app::run(&app::Options { config, explicit }).map(|()| ExitCode::SUCCESS)
         }
+        Command::Clean(Clean { config, all }) => app::clean(&config, all).map(|gone| {
+            for what in &gone {
+                print(&format!("removed {what}\n"));
+            }
+            if gone.is_empty() {
+                print("nothing to remove\n");
+            }
+            ExitCode::SUCCESS
+        }),
         Command::Check(check) => Ok(check::check(&check.paths, check.json)),
         Command::Exec(exec) => exec
             .running

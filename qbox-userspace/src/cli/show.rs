@@ -97,6 +97,18 @@ pub(super) fn status(answer: &Value) -> String {
         ),
         _ => writeln!(out, "listens on {} (explicit mode)", text(capture, "listen")),
     };
+    for other in list(capture, "others") {
+        let first = other.get("first").and_then(Value::as_bool).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "another program runs {} Qbox's on {} of {}: {} (id {})",
+            if first { "before" } else { "after" },
+            text(other, "hook"),
+            text(other, "cgroup"),
+            text(other, "program"),
+            number(other, "id").unwrap_or_default()
+        );
+    }
     let _ = writeln!(
         out,
         "sagas: {} defined, {} of {} in flight, {} stuck",

@@ -30,7 +30,7 @@ pub use check::{check_paths, load};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
 pub use qbox_toml::{
     Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Secrets, Store,
-    Upstream,
+    Unknown, Upstream, WhenDown,
 };
 
 pub(crate) use units::{DURATION_HELP, duration};

@@ -65,6 +65,29 @@ pub struct Capture {
     pub cgroup: PathBuf,
     /// The port of the listeners inside the pods' namespaces, on their loopback addresses.
     pub port: u16,
+    /// `when_down`.
+    pub when_down: WhenDown,
+    /// `unknown`.
+    pub unknown: Unknown,
+}
+
+/// `capture.when_down`: what becomes of connections that a trigger could match while Qbox is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDown {
+    /// They go to the service itself.
+    Direct,
+    /// They are refused, from the moment at which Qbox ends, in whatever way, to the next start.
+    Refuse,
+}
+
+/// `capture.unknown`: what becomes of connections that a trigger could match, of a pod so new that Qbox doesn't listen in it
+/// yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// They go to the service itself.
+    Pass,
+    /// They are refused.
+    Refuse,
 }
 
 /// `capture.mode`.
@@ -208,6 +231,8 @@ impl Default for Config {
                 mode: CaptureMode::Ebpf,
                 cgroup: default_cgroup(),
                 port: 15001,
+                when_down: WhenDown::Direct,
+                unknown: Unknown::Pass,
             },
             explicit: Explicit {
                 listen: loopback(3001),
@@ -312,6 +337,10 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         set(&mut capture.port, t.get("port"), |n| {
             u16::try_from(n.integer(1, 65535)?).ok()
         });
+        let ways = [("direct", WhenDown::Direct), ("refuse", WhenDown::Refuse)];
+        set(&mut capture.when_down, t.get("when_down"), |n| n.choice(&ways));
+        let ways = [("pass", Unknown::Pass), ("refuse", Unknown::Refuse)];
+        set(&mut capture.unknown, t.get("unknown"), |n| n.choice(&ways));
     });
     section(root, "explicit", |t| {
         set(&mut config.explicit.listen, t.get("listen"), |n| {

@@ -2,13 +2,15 @@
 
 use super::accept::Task;
 use super::cgroup::Cgroup;
+use super::chain::{self, Other};
 use super::destination::{Destination, Destinations};
 use super::error::InterceptError;
 use super::load::{self, Constants, Links, Loaded};
 use super::origin::{Found, Origins};
 use super::pods::{Pod, PodStatus, Pods};
 use super::probe::{LEAST_KERNEL, Probe, probe};
-use super::{raised, watch};
+use super::{check, pins, raised, watch};
+use crate::config::{Unknown, WhenDown};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use qbox_common::{Counter, names};
 use std::net::SocketAddr;
@@ -28,6 +30,10 @@ pub struct Settings {
     pub port: u16,
     /// The `SO_MARK` of Qbox's own sockets, which are never captured.
     pub mark: u32,
+    /// What becomes of connections that match while Qbox is down.
+    pub when_down: WhenDown,
+    /// What becomes of those of a namespace that is not enrolled yet.
+    pub unknown: Unknown,
 }
 
 /// A connection that was captured.
@@ -57,8 +63,10 @@ pub struct Counters {
     pub direct: u64,
     /// Connections whose client had gone, and its port been used again, before they were accepted: closed.
     pub stale: u64,
-    /// Connections that matched, of a namespace that had no listener yet: they went their own way.
+    /// Connections that matched, of a namespace that had no listener yet: they went their own way, or were refused.
     pub unenrolled: u64,
+    /// Connections that matched and were refused, as the configuration asks.
+    pub refused: u64,
     /// Connections that matched and went their own way because the kernel had no memory to keep their destination.
     pub no_memory: u64,
     /// Namespaces that the programs announced.
@@ -72,6 +80,7 @@ pub struct Capture {
     // In this order: first nothing is turned any more, then nobody listens.
     links: Mutex<Links>,
     _watch: Task,
+    _check: Task,
     _speaker: Option<Task>,
     shared: Arc<Shared>,
     destinations: Mutex<Destinations>,
@@ -108,8 +117,10 @@ impl Capture {
             mark: settings.mark,
             own_cgroup: cgroup.own_id().unwrap_or(0),
             port: settings.port,
+            refuse_unknown: settings.unknown == Unknown::Refuse,
         };
-        let parts = match load::load(constants, &cgroup).and_then(Parts::take) {
+        let pinned = settings.when_down == WhenDown::Refuse;
+        let parts = match load::load(constants, &cgroup, pinned).and_then(Parts::take) {
             Ok(parts) => parts,
             Err(error) => {
                 cgroup.remove();
@@ -132,9 +143,14 @@ impl Capture {
             pods: Mutex::new(pods),
             receiver,
         });
+        for other in &chain::others(shared.cgroup.path(), parts.links.programs()) {
+            name(other);
+        }
         watch::scan(&shared);
+        let own = parts.links.programs().clone();
         Ok(Self {
             links: Mutex::new(parts.links),
+            _check: Task::spawn(check::check(Arc::clone(&shared), own)),
             _watch: Task::spawn(watch::watch(Arc::clone(&shared), parts.events)),
             _speaker: parts.speaker,
             shared,
@@ -152,11 +168,37 @@ impl Capture {
         held.set(destinations)
     }
 
+    /// Takes the place of what an earlier run has left attached, now that this one is in force: until then that refused
+    /// what it had been told to.
+    pub fn replace_earlier(&self) {
+        let Ok(cgroup) = self.shared.cgroup.id() else {
+            return;
+        };
+        for folder in pins::replace(cgroup, self.links().pins()) {
+            tracing::info!(folder = %folder.display(), "replaced the programs that an earlier run had left");
+        }
+    }
+
     /// Captures no more connections. Those that were captured go on, and those that wait to be accepted still are: the
-    /// first step of stopping, before this is dropped.
+    /// first step of stopping, before this is dropped. From now on what would have been captured goes its own way, or is
+    /// refused until the next start, as the configuration says.
     pub fn detach(&self) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.stop_turning();
+        let mut links = self.links();
+        if links.are_pinned() {
+            self.shared.pods().refuse();
+        } else {
+            links.stop_turning();
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The programs of others that run on the same hooks, for the same cgroup.
+    #[must_use]
+    pub fn others(&self) -> Vec<Other> {
+        chain::others(self.shared.cgroup.path(), self.links().programs())
     }
 
     /// The folder of the enrolled cgroup.
@@ -185,6 +227,7 @@ impl Capture {
             direct: direct.load(Relaxed),
             stale: stale.load(Relaxed),
             unenrolled: self.count(Counter::Unenrolled),
+            refused: self.count(Counter::Refused),
             no_memory: self.count(Counter::NoMemory),
             announced: self.count(Counter::Announced),
             unannounced: self.count(Counter::Unannounced),
@@ -198,6 +241,19 @@ impl Capture {
             values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
         })
     }
+}
+
+/// Another's program may change destinations before ours see them, or be why a connection is refused.
+fn name(other: &Other) {
+    let Other {
+        hook,
+        program,
+        id,
+        cgroup,
+        first,
+    } = other;
+    let order = if *first { "before" } else { "after" };
+    tracing::warn!(hook, program, id, cgroup = %cgroup.display(), "another program runs on this hook, {order} Qbox's");
 }
 
 /// Names what the kernel lacks, if that is why it refused.
@@ -227,9 +283,20 @@ fn named(error: InterceptError) -> InterceptError {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        *self.links.lock().unwrap_or_else(PoisonError::into_inner) = Links::default();
+        let pinned = {
+            let mut links = self.links();
+            let pinned = links.are_pinned();
+            if pinned {
+                self.shared.pods().refuse();
+            }
+            *links = Links::default();
+            pinned
+        };
         self.shared.pods().close();
-        self.shared.cgroup.remove();
+        // With it the programs would go that are to stay.
+        if !pinned {
+            self.shared.cgroup.remove();
+        }
     }
 }
 

@@ -74,16 +74,29 @@ impl Cgroup {
     }
 
     pub(super) fn folder(&self) -> Result<File, InterceptError> {
-        File::open(&self.path).map_err(|source| InterceptError::Cgroup {
-            path: self.path.clone(),
-            source,
-        })
+        File::open(&self.path).map_err(|source| self.failed(source))
     }
 
     /// The id by which the programs know Qbox's own processes. `None` if Qbox lives in the enrolled cgroup itself,
     /// beside the pods: then its sockets' mark alone tells them apart.
     pub(super) fn own_id(&self) -> Option<u64> {
         self.own.as_ref().map(|(id, _)| *id)
+    }
+
+    /// Its id: the inode of its folder.
+    pub(super) fn id(&self) -> Result<u64, InterceptError> {
+        Ok(self
+            .folder()?
+            .metadata()
+            .map_err(|source| self.failed(source))?
+            .ino())
+    }
+
+    fn failed(&self, source: io::Error) -> InterceptError {
+        InterceptError::Cgroup {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// Visits every process of the tree but Qbox's own. A cgroup that goes away meanwhile is passed over.
@@ -162,7 +175,24 @@ fn kubernetes_pod(part: &str) -> Option<String> {
     is_uid.then(|| format!("pod-{uid}"))
 }
 
-fn is_cgroup2(path: &Path) -> bool {
+/// Visits a cgroup's folder and all below it.
+pub(super) fn folders(folder: &Path, each: &mut dyn FnMut(&Path)) {
+    below(folder, 0, each);
+}
+
+fn below(folder: &Path, depth: usize, each: &mut dyn FnMut(&Path)) {
+    if depth > DEEPEST {
+        return;
+    }
+    each(folder);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            below(&entry.path(), depth + 1, each);
+        }
+    }
+}
+
+pub(super) fn is_cgroup2(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|found| found.f_type == CGROUP2_MAGIC)
 }
 
@@ -175,13 +205,18 @@ pub(super) fn mount() -> Option<PathBuf> {
     mount_in(&fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
 
-/// proc_pid_mountinfo(5): the fifth field is the mount point, the file system's type follows the lone hyphen.
 fn mount_in(text: &str) -> Option<PathBuf> {
-    text.lines().find_map(|line| {
+    mounts(text, "cgroup2").next()
+}
+
+/// The places where file systems of a type are mounted, in proc_pid_mountinfo(5): the fifth field is the mount point, the
+/// type follows the lone hyphen.
+pub(super) fn mounts(text: &str, wanted: &str) -> impl Iterator<Item = PathBuf> {
+    text.lines().filter_map(move |line| {
         let (before, after) = line.split_once(" - ")?;
         let kind = after.split(' ').next()?;
         let point = before.split(' ').nth(4)?;
-        (kind == "cgroup2").then(|| PathBuf::from(point.replace("\\040", " ")))
+        (kind == wanted).then(|| PathBuf::from(point.replace("\\040", " ")))
     })
 }
 

@@ -30,6 +30,13 @@ impl Network {
         address: IpAddr::V6(Ipv6Addr::LOCALHOST),
         prefix: 128,
     };
+
+    /// One address alone.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, prefix }
+    }
 }
 
 /// Addresses with the same first bits.

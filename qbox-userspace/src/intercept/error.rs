@@ -76,6 +76,23 @@ pub enum InterceptError {
         /// The oldest kernel that would do.
         least: &'static str,
     },
+    /// No bpf file system is mounted.
+    #[error(
+        "`when_down = \"refuse\"` keeps its programs in a bpf file system, and none is mounted: mount -t bpf bpf {custom} \
+         (for a container, the node's, as a volume), or set `when_down = \"direct\"` under [capture]"
+    )]
+    NoBpffs {
+        /// Where it is mounted by custom.
+        custom: &'static str,
+    },
+    /// A link can't be pinned.
+    #[error("can't pin programs at {path}, as `when_down = \"refuse\"` needs")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A map refuses an entry.
     #[error("the eBPF map {map} can't be changed: {cause}")]
     Map {

@@ -5,6 +5,7 @@
 use super::accept::Task;
 use super::cgroup::Cgroup;
 use super::error::{InterceptError, chain};
+use super::pins::Pins;
 use super::sys::{self, Hook};
 use super::{object, raised};
 use aya::maps::{Map, MapError};
@@ -14,12 +15,13 @@ use aya_log::EbpfLogger;
 use qbox_common::names;
 use rustix::fd::OwnedFd;
 use rustix::thread::{CapabilitySet, capabilities};
+use std::collections::BTreeSet;
 use std::path::Path;
 use tracing::level_filters::LevelFilter;
 
 /// Each program, with its hook, in the order of attaching: what turns connections comes last, when what it relies on is
 /// there.
-const PROGRAMS: [(&str, Hook); 6] = [
+pub(super) const PROGRAMS: [(&str, Hook); 6] = [
     ("sock_ops", Hook::SockOps),
     ("getpeername4", Hook::GetPeerName4),
     ("getpeername6", Hook::GetPeerName6),
@@ -40,6 +42,7 @@ pub(super) struct Constants {
     pub(super) mark: u32,
     pub(super) own_cgroup: u64,
     pub(super) port: u16,
+    pub(super) refuse_unknown: bool,
 }
 
 /// The programs, loaded and attached.
@@ -57,12 +60,34 @@ pub(super) struct Links {
     turning: Vec<OwnedFd>,
     /// Those that serve connections which were turned.
     serving: Vec<OwnedFd>,
+    /// The programs' ids.
+    programs: BTreeSet<u32>,
+    /// What keeps them attached when this process ends.
+    pins: Option<Pins>,
 }
 
 impl Links {
     /// Turns no more connections. Those that were turned go on.
     pub(super) fn stop_turning(&mut self) {
+        if let Some(pins) = self.pins.take() {
+            pins.remove();
+        }
         self.turning.clear();
+    }
+
+    /// Whether the programs stay attached when this process ends.
+    pub(super) fn are_pinned(&self) -> bool {
+        self.pins.is_some()
+    }
+
+    /// This run's pins.
+    pub(super) fn pins(&self) -> Option<&Pins> {
+        self.pins.as_ref()
+    }
+
+    /// The ids of the programs.
+    pub(super) fn programs(&self) -> &BTreeSet<u32> {
+        &self.programs
     }
 }
 
@@ -112,21 +137,24 @@ pub(super) fn missing_capabilities() -> String {
     missing.join(", ")
 }
 
-/// Loads the object and attaches its programs to the cgroup.
-pub(super) fn load(constants: Constants, cgroup: &Cgroup) -> Result<Loaded, InterceptError> {
+/// Loads the object and attaches its programs to the cgroup; `pinned`, for longer than this process lives.
+pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Result<Loaded, InterceptError> {
     let btf = Btf::from_sys_fs().map_err(|error| InterceptError::Load { cause: chain(&error) })?;
     let Constants {
         mark,
         own_cgroup,
         port,
+        refuse_unknown,
     } = constants;
     let (abi, port, level) = (1_u32, u32::from(port), log_level());
+    let refuse_unknown = u32::from(refuse_unknown);
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global(names::ABI, &abi, true)
         .override_global(names::MARK, &mark, true)
         .override_global(names::OWN_CGROUP, &own_cgroup, true)
         .override_global(names::PORT, &port, true)
+        .override_global(names::REFUSE_UNKNOWN, &refuse_unknown, true)
         .override_global(aya_log::LEVEL, &level, false)
         .load(object::bytes())
         .map_err(|error| {
@@ -145,11 +173,27 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup) -> Result<Loaded, Inte
             None
         }
     };
+    let pins = pinned.then(|| Pins::make(cgroup.id()?)).transpose()?;
+    let links = attach(&mut ebpf, cgroup, pins.as_ref()).inspect_err(|_| {
+        if let Some(pins) = &pins {
+            pins.remove();
+        }
+    })?;
+    Ok(Loaded {
+        links: Links { pins, ..links },
+        maps: Maps(ebpf),
+        speaker,
+    })
+}
+
+fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup, pins: Option<&Pins>) -> Result<Links, InterceptError> {
     let folder = cgroup.folder()?;
     let mut links = Links::default();
     for (name, hook) in PROGRAMS {
         let program = ebpf.program_mut(name).ok_or(InterceptError::OtherObject)?;
         load_one(program).map_err(|error| refused(name, &error))?;
+        let info = program.info().map_err(|error| refused(name, &error))?;
+        links.programs.insert(info.id());
         let program = program.fd().map_err(|error| refused(name, &error))?;
         let link = sys::link(program, &folder, hook).and_then(|link| raised::raise(&link));
         let link = link.map_err(|error| InterceptError::Program {
@@ -157,17 +201,16 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup) -> Result<Loaded, Inte
             cause: format!("can't attach it: {error}"),
             log: String::new(),
         })?;
+        if let Some(pins) = pins {
+            pins.pin(name, &link)?;
+        }
         let list = match hook {
             Hook::Connect4 | Hook::Connect6 | Hook::SockCreate => &mut links.turning,
             Hook::SockOps | Hook::GetPeerName4 | Hook::GetPeerName6 => &mut links.serving,
         };
         list.push(link);
     }
-    Ok(Loaded {
-        links,
-        maps: Maps(ebpf),
-        speaker,
-    })
+    Ok(links)
 }
 
 fn load_one(program: &mut Program) -> Result<(), ProgramError> {

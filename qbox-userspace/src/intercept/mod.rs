@@ -12,12 +12,16 @@
 mod accept;
 mod capture;
 mod cgroup;
+mod chain;
+mod check;
+mod clean;
 mod destination;
 mod error;
 pub mod explicit;
 mod load;
 mod object;
 mod origin;
+mod pins;
 mod pods;
 mod probe;
 mod raised;
@@ -25,6 +29,8 @@ mod sys;
 mod watch;
 
 pub use capture::{Accepted, Capture, Counters, Settings, Sink};
+pub use chain::Other;
+pub use clean::{EXEC_PREFIX, sweep, unpin};
 pub use destination::{Destination, Network};
 pub use error::InterceptError;
 pub use pods::{Pod, PodStatus};

@@ -45,7 +45,7 @@ pub struct PodStatus {
     pub name: String,
     /// The inode of its network namespace, as `readlink /proc/PID/ns/net` shows it.
     pub netns: u64,
-    /// The folder of the cgroup in which it was seen first.
+    /// The folder of the cgroup in which it was seen last.
     pub cgroup: PathBuf,
     /// A process in it, as this PID namespace numbers it; it may have ended since the last scan.
     pub process: u32,
@@ -55,6 +55,17 @@ pub struct PodStatus {
     pub since: SystemTime,
     /// Why it isn't captured, if it isn't.
     pub error: Option<String>,
+    /// It was captured, and is no longer: something took that away from outside.
+    pub lost: bool,
+}
+
+/// An enrolled pod, for the check.
+#[derive(Debug)]
+pub(super) struct Enrolled {
+    /// Its namespace's.
+    pub(super) inode: u64,
+    /// Where a process of it was seen last.
+    pub(super) cgroup: PathBuf,
 }
 
 /// A process in a network namespace.
@@ -99,7 +110,10 @@ enum State {
 
 struct Open {
     cookie: u64,
+    reached: u32,
     listeners: Vec<SocketAddr>,
+    /// Why it isn't captured although it was opened.
+    fault: Option<String>,
     _tasks: Vec<Task>,
 }
 
@@ -149,6 +163,7 @@ impl Pods {
             Some(entry) => {
                 entry.missed = 0;
                 entry.process = sighting.process;
+                entry.cgroup = sighting.cgroup;
                 if matches!(entry.state, State::Failed { .. }) {
                     self.try_again(inode);
                 }
@@ -307,7 +322,9 @@ impl Pods {
         tracing::info!(pod = pod.name, netns, ipv6, "capturing a pod");
         Ok(Open {
             cookie,
+            reached,
             listeners,
+            fault: None,
             _tasks: tasks,
         })
     }
@@ -335,9 +352,60 @@ impl Pods {
         tracing::info!(pod = entry.pod.name, netns = inode, "a pod is gone");
     }
 
+    /// The pods whose connections should be captured.
+    pub(super) fn enrolled(&self) -> Vec<Enrolled> {
+        let open = |entry: &&Entry| matches!(entry.state, State::Open(_));
+        let pods = self.pods.iter().filter(|(_, entry)| open(entry));
+        pods.map(|(inode, entry)| Enrolled {
+            inode: *inode,
+            cgroup: entry.cgroup.clone(),
+        })
+        .collect()
+    }
+
+    /// Says what a check of the programs has found of a pod; that its namespace is in the programs' map is looked up here.
+    pub(super) fn checked(&mut self, inode: u64, fault: Option<String>) {
+        let Some(entry) = self.pods.get_mut(&inode) else {
+            return;
+        };
+        let State::Open(open) = &mut entry.state else {
+            return;
+        };
+        let fault = fault.or_else(|| match self.namespaces.get(&open.cookie, 0) {
+            Ok(found) if found == open.reached => None,
+            Ok(_) if self.closed => None,
+            Ok(_) | Err(_) => Some("its namespace is no longer in qbox's map".to_owned()),
+        });
+        let pod = &entry.pod.name;
+        match (&open.fault, &fault) {
+            (None, Some(fault)) => tracing::error!(pod, fault, "a pod is no longer captured"),
+            (Some(_), None) => tracing::info!(pod, "a pod is captured again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        open.fault = fault;
+    }
+
     fn may_be_announced(&mut self, cookie: u64) {
         // The map may have forgotten it by itself.
         let _ = self.announced.remove(&cookie);
+    }
+
+    /// Has the programs refuse what they would turn, for good, and enrols nobody any more.
+    pub(super) fn refuse(&mut self) {
+        self.closed = true;
+        for entry in self.pods.values() {
+            let State::Open(open) = &entry.state else { continue };
+            if let Err(error) = self
+                .namespaces
+                .insert(open.cookie, open.reached | reach::REFUSED, 0)
+            {
+                tracing::warn!(
+                    pod = entry.pod.name,
+                    error = chain(&error),
+                    "a pod's connections can't be refused"
+                );
+            }
+        }
     }
 
     /// Closes all, for good.
@@ -355,9 +423,9 @@ impl Pods {
 
 impl Entry {
     fn status(&self) -> PodStatus {
-        let (listeners, error) = match &self.state {
-            State::Open(open) => (open.listeners.clone(), None),
-            State::Failed { error, .. } => (Vec::new(), Some(chain(error))),
+        let (listeners, error, lost) = match &self.state {
+            State::Open(open) => (open.listeners.clone(), open.fault.clone(), open.fault.is_some()),
+            State::Failed { error, .. } => (Vec::new(), Some(chain(error)), false),
         };
         PodStatus {
             name: self.pod.name.clone(),
@@ -367,6 +435,7 @@ impl Entry {
             listeners,
             since: self.since,
             error,
+            lost,
         }
     }
 }

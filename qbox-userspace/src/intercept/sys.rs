@@ -4,14 +4,17 @@
 use aya::Pod;
 use aya::maps::{MapData, MapError};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, size_of};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Where a program is attached: linux/bpf.h's `enum bpf_attach_type`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Hook {
     SockCreate = 2,
@@ -31,6 +34,32 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// `bpf_attr` of BPF_OBJ_PIN and BPF_OBJ_GET.
+#[repr(C)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `bpf_attr` of BPF_PROG_QUERY as far as a cgroup needs it.
+#[repr(C)]
+struct Query {
+    target: u32,
+    hook: u32,
+    flags: u32,
+    attached: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
+}
+
+/// `bpf_attr` of BPF_LINK_DETACH.
+#[repr(C)]
+struct LinkDetach {
+    link: u32,
+}
+
 /// `bpf_attr` of the commands on a map's element.
 #[repr(C)]
 struct Element {
@@ -42,8 +71,18 @@ struct Element {
     flags: u64,
 }
 
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_DETACH: libc::c_long = 34;
+/// BPF_PROG_QUERY: with those that are inherited from the cgroups above.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+/// Programs on one hook of one cgroup: the kernel's own limit (BPF_CGROUP_MAX_PROGS).
+const MOST_PROGRAMS: usize = 64;
+/// The effective ones are those of every cgroup above too.
+const MOST_EFFECTIVE: usize = 1024;
 
 /// Attaches a program to a cgroup, beside whatever is attached there. It stays for as long as the descriptor is open.
 ///
@@ -63,6 +102,76 @@ pub(super) fn link(program: impl AsFd, cgroup: impl AsFd, hook: Hook) -> io::Res
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the command returns a new descriptor, close-on-exec, which nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Keeps a link alive under a path of a bpf file system, whoever ends.
+///
+/// # Errors
+/// As bpf(2): the path is taken, or on another file system.
+pub(super) fn pin(link: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Object {
+        path: path.as_ptr() as u64,
+        fd: number(link)?,
+        flags: 0,
+    };
+    // SAFETY: the attributes are of the command's layout, and the path lives until it returns.
+    unsafe { bpf(BPF_OBJ_PIN, &raw const attributes) }.map(drop)
+}
+
+/// Detaches the program of a link that is pinned under a path, at once and whoever else holds the link.
+///
+/// # Errors
+/// As bpf(2): there is no link there.
+pub(super) fn detach_pinned(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Object {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    // SAFETY: as for `pin`.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &raw const attributes)? };
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the command returns a new descriptor, close-on-exec, which nobody else has.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let attributes = LinkDetach { link: number(&link)? };
+    // SAFETY: the attributes are of the command's layout, hold no pointer, and are only read.
+    unsafe { bpf(BPF_LINK_DETACH, &raw const attributes) }.map(drop)
+}
+
+/// The ids of the programs that are attached to a cgroup's hook, in the order in which they run.
+///
+/// # Errors
+/// As bpf(2).
+pub(super) fn attached(cgroup: impl AsFd, hook: Hook) -> io::Result<Vec<u32>> {
+    query(cgroup, hook, 0, MOST_PROGRAMS)
+}
+
+/// The ids of the programs that run for a cgroup's hook, those that are attached to cgroups above it too.
+///
+/// # Errors
+/// As bpf(2).
+pub(super) fn effective(cgroup: impl AsFd, hook: Hook) -> io::Result<Vec<u32>> {
+    query(cgroup, hook, BPF_F_QUERY_EFFECTIVE, MOST_EFFECTIVE)
+}
+
+fn query(cgroup: impl AsFd, hook: Hook, flags: u32, most: usize) -> io::Result<Vec<u32>> {
+    let mut programs = vec![0; most];
+    let mut attributes = Query {
+        target: number(cgroup)?,
+        hook: hook as u32,
+        flags,
+        attached: 0,
+        programs: programs.as_mut_ptr() as u64,
+        count: u32::try_from(most).map_err(io::Error::other)?,
+        padding: 0,
+    };
+    // SAFETY: the attributes are of the command's layout; the kernel writes into them, and at most `count` numbers into
+    // the list, which is as long and lives on.
+    unsafe { bpf(BPF_PROG_QUERY, &raw mut attributes)? };
+    programs.truncate(usize::try_from(attributes.count).map_err(io::Error::other)?);
+    Ok(programs)
 }
 
 /// A hash map out of which entries are taken: nobody else gets one that was, and none that comes after it is lost.

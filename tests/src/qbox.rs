@@ -179,6 +179,18 @@ impl Qbox {
         self.folder.join("admin.sock")
     }
 
+    /// The folder of its saga files: `0.toml` and so on, as [`Settings::sagas`] has them.
+    #[must_use]
+    pub fn sagas(&self) -> PathBuf {
+        self.folder.join("sagas")
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("qbox.toml")
+    }
+
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -84,6 +84,25 @@ impl Scrape {
         )?;
         let ready = u64::from(shared.amiss().is_empty());
         draw.one(Gauge, "ready", "1 when /readyz answers 200, else 0", ready)?;
+        let loaded = (shared.node.definitions)();
+        draw.one(
+            Gauge,
+            "definitions",
+            "Sagas that are defined",
+            loaded.definitions.len() as u64,
+        )?;
+        draw.one(
+            Gauge,
+            "definitions_current",
+            "1 when what is loaded is what the files say, 0 when they can't be used",
+            u64::from(loaded.error.is_none()),
+        )?;
+        draw.tally(
+            "reloads",
+            "How often changed files were read, by whether they came into force",
+            "outcome",
+            [("done", loaded.reloads), ("failed", loaded.failed)].into_iter(),
+        )?;
         let (captured, uncaptured) = shared.pods();
         draw.rows(
             Gauge,

@@ -6,6 +6,7 @@
 
 mod actions;
 mod bounded;
+mod definitions;
 mod events;
 mod history;
 mod list;
@@ -18,10 +19,11 @@ mod socket;
 mod token;
 mod view;
 
+pub use definitions::{Definitions, LoadError, definition};
 pub use history::{EventView, SagaView, StepView};
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
-pub use view::{Capture, Other, Pod, Status, definition};
+pub use view::{Capture, Other, Pod, Status};
 
 use crate::runner::Runner;
 use std::io;
@@ -79,8 +81,10 @@ pub struct Node {
     pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
     /// What the data path has counted so far.
     pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
-    /// The loaded sagas, ready to be shown.
-    pub definitions: Vec<serde_json::Value>,
+    /// What is loaded now.
+    pub definitions: Box<dyn Fn() -> Arc<Definitions> + Send + Sync>,
+    /// Reads the files again, and says what is loaded then. It blocks on the disk.
+    pub reload: Box<dyn Fn() -> Arc<Definitions> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Node {

@@ -1,7 +1,7 @@
 //! docs/openapi.json against the API itself: the same routes, and answers that are what it says they are.
 
 use super::schema_tests::errors;
-use super::tests::{exchange, node, refused, start};
+use super::tests::{exchange, node, node_with, refused, start};
 use super::*;
 use crate::runner::testing::{self, Act, Service, plan, runner, trigger};
 use serde_json::{Value, json};
@@ -182,9 +182,10 @@ async fn answers_are_what_the_document_says() {
         stubborn.url("/7"),
     ));
     let runner = runner();
-    let mut node = node();
-    node.definitions = vec![definition(&refused.0, &refused.1.to_string())];
-    let (admin, _folder) = start(&runner, node);
+    let (unusable, _folder) = start(&runner, node());
+    assert_eq!(ask(&unusable, "POST", "/api/v1/reload", "{}").0, 422);
+    let (admin, _folder) = start(&runner, node_with(&refused));
+    assert_eq!(ask(&admin, "POST", "/api/v1/reload", "{}").0, 200);
     for target in [
         "/healthz",
         "/readyz",

@@ -3,6 +3,7 @@
 use super::Node;
 use super::actions;
 use super::bounded::Bounded;
+use super::definitions::{definitions, reload};
 use super::events::{Followers, events};
 use super::history::SagaView;
 use super::list;
@@ -48,6 +49,7 @@ pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/sagas/{id}/{action}", post(actions::one)),
         ("/api/v1/events", get(events)),
         ("/api/v1/definitions", get(definitions)),
+        ("/api/v1/reload", post(reload)),
     ]
 }
 
@@ -194,6 +196,7 @@ async fn metrics(State(shared): Asked) -> Response {
 
 async fn status(State(shared): Asked) -> Response {
     let (captured, uncaptured) = shared.pods();
+    let loaded = (shared.node.definitions)();
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
@@ -201,7 +204,9 @@ async fn status(State(shared): Asked) -> Response {
         capture: (shared.node.capture)(),
         pods: captured.len(),
         uncaptured: uncaptured.len(),
-        definitions: shared.node.definitions.len(),
+        definitions: loaded.definitions.len(),
+        definitions_current: loaded.error.is_none(),
+        needs_restart: &loaded.needs_restart,
         sagas: shared.runner.health(),
         calls: shared.runner.calls(),
         amiss: shared.amiss(),
@@ -231,10 +236,6 @@ async fn saga(State(shared): Asked, Path(id): Path<String>) -> Response {
         Ok(Err(error)) => wrong(&error),
         Err(error) => wrong(&error),
     }
-}
-
-async fn definitions(State(shared): Asked) -> Json<Value> {
-    Json(json!({ "definitions": shared.node.definitions }))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod actions;
 
 use super::*;
 use crate::runner::testing::{self, Act, Service, plan, runner, trigger};
+use crate::saga::{Plan, PlanHash, Timestamp};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +29,36 @@ pub(super) fn node() -> Node {
             requests: vec![("passed", 3)],
             ..Traffic::default()
         }),
-        definitions: Vec::new(),
+        definitions: Box::new(Arc::default),
+        reload: Box::new(|| {
+            Arc::new(Definitions {
+                error: Some(LoadError {
+                    since: Timestamp(7),
+                    report: "error[QB0001]: no TOML".to_owned(),
+                }),
+                ..Definitions::default()
+            })
+        }),
+    }
+}
+
+/// The node, with one saga that is loaded.
+pub(super) fn node_with(saga: &(Arc<Plan>, PlanHash)) -> Node {
+    let loaded = Arc::new(Definitions {
+        definitions: vec![definition(
+            &saga.0,
+            &saga.1.to_string(),
+            "sagas/x.toml",
+            Timestamp(5),
+        )],
+        needs_restart: vec!["proxy"],
+        ..Definitions::default()
+    });
+    let again = Arc::clone(&loaded);
+    Node {
+        definitions: Box::new(move || Arc::clone(&loaded)),
+        reload: Box::new(move || Arc::clone(&again)),
+        ..node()
     }
 }
 
@@ -176,9 +206,7 @@ async fn readiness_says_what_is_amiss() {
 async fn a_sagas_timeline_is_told() {
     let (saga, [hotel, _car]) = refused().await;
     let runner = runner();
-    let mut node = node();
-    node.definitions = vec![definition(&saga.0, &saga.1.to_string())];
-    let (admin, _folder) = start(&runner, node);
+    let (admin, _folder) = start(&runner, node_with(&saga));
     let handle = testing::start(&runner, &saga, trigger("7", None, "")).unwrap();
     let id = handle.id;
     assert_eq!(handle.reply().await.unwrap().status, 502);

@@ -1,9 +1,7 @@
 //! What the API shows: plain shapes, written by the server and read back by `qbox`'s own commands.
 
 use crate::runner::{Calls, Health};
-use crate::saga::{Plan, StepId};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 /// How requests come to this Qbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,34 +74,14 @@ pub struct Status<'a> {
     pub uncaptured: usize,
     /// How many sagas are defined.
     pub definitions: usize,
+    /// Whether these are what the files say now; if not, `/api/v1/definitions` says why.
+    pub definitions_current: bool,
+    /// What has changed in qbox.toml that only a restart brings into force.
+    pub needs_restart: &'a [&'static str],
     /// The runner.
     pub sagas: Health,
     /// The calls to services.
     pub calls: Calls,
     /// Why it is not ready; empty: it is.
     pub amiss: Vec<String>,
-}
-
-/// A definition, as `/api/v1/definitions` lists it.
-#[must_use]
-pub fn definition(plan: &Plan, hash: &str) -> Value {
-    let names = |ids: &[StepId]| -> Vec<&str> {
-        let found = ids.iter().filter_map(|id| plan.steps.get(id.index()));
-        found.map(|s| s.name.as_str()).collect()
-    };
-    let steps: Vec<Value> = plan
-        .steps
-        .iter()
-        .map(|s| {
-            json!({ "name": s.name, "kind": s.kind, "after": names(&s.after), "compensations": s.compensations.len() })
-        })
-        .collect();
-    let trigger = &plan.trigger;
-    json!({
-        "name": plan.name,
-        "hash": hash,
-        "mode": plan.mode,
-        "trigger": { "method": trigger.method, "host": trigger.host, "port": trigger.port, "path": trigger.path },
-        "steps": steps,
-    })
 }

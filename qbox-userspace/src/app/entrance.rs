@@ -70,8 +70,9 @@ impl Entrance {
             tokio::spawn(async move { proxy.serve_captured(stream, peer, destination, via).await });
         });
         let capture = Capture::start(&settings, sink)?;
-        let ports = ports(plans);
-        capture.set_destinations(&destinations(plans))?;
+        let plans = || plans.iter().map(|plan| &**plan);
+        let ports = ports(plans());
+        capture.set_destinations(&destinations(plans()))?;
         capture.replace_earlier();
         Ok(Self::Captured {
             cgroup: capture.cgroup().to_owned(),
@@ -159,12 +160,17 @@ impl Entrance {
 }
 
 impl Entrance {
-    /// Tells what the capture has counted, as long as there is one.
-    pub(super) fn captured_so_far(&self) -> impl Fn() -> Option<intercept::Counters> + Send + Sync + 'static {
-        let capture = match self {
+    /// The capture, as long as there is one.
+    pub(super) fn capture(&self) -> Weak<Capture> {
+        match self {
             Self::Captured { capture, .. } => Arc::downgrade(capture),
             Self::Explicit { .. } => Weak::new(),
-        };
+        }
+    }
+
+    /// Tells what the capture has counted, as long as there is one.
+    pub(super) fn captured_so_far(&self) -> impl Fn() -> Option<intercept::Counters> + Send + Sync + 'static {
+        let capture = self.capture();
         move || capture.upgrade().map(|capture| capture.counters())
     }
 }
@@ -200,15 +206,14 @@ impl fmt::Display for Entrance {
 }
 
 /// The ports that triggers name. A saga that only observes has to see its triggers too.
-fn ports(plans: &[Arc<Plan>]) -> BTreeSet<u16> {
-    plans.iter().map(|plan| plan.trigger.port).collect()
+fn ports<'a>(plans: impl Iterator<Item = &'a Plan>) -> BTreeSet<u16> {
+    plans.map(|plan| plan.trigger.port).collect()
 }
 
 /// What the kernel is to turn. A trigger is matched by its Host, wherever its connection goes: of a name the port is all
 /// that is certain. Who asks for an address by itself goes there. A pod's own loopback is left alone unless a trigger names it.
-fn destinations(plans: &[Arc<Plan>]) -> Vec<Destination> {
+pub(super) fn destinations<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<Destination> {
     plans
-        .iter()
         .flat_map(|plan| of_trigger(&plan.trigger.host, plan.trigger.port))
         .collect()
 }

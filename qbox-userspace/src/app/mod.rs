@@ -8,12 +8,14 @@ mod clean;
 mod counts;
 mod entrance;
 mod logs;
+mod reload;
 mod signals;
+mod watch;
 
 use crate::admin::{self, Admin, Node};
-use crate::config::{self, CaptureMode, Config, Loaded, Store};
-use crate::gateway::{self, Definition, Gateway};
-use crate::journal::{Durable, Journal, Memory, OpenError, Page, Retention, Split, durable};
+use crate::config::{self, CaptureMode, Config, Loaded, LoadedSaga, Store};
+use crate::gateway::{Definition, Gateway};
+use crate::journal::{Durable, Journal, JournalError, Memory, OpenError, Page, Retention, Split, durable};
 use crate::keys::Keys;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State};
@@ -21,6 +23,7 @@ use crate::saga::{Durability, Plan};
 use crate::upstream::{self, Breaker, Hosts, Upstream};
 use anyhow::{Context, bail};
 use entrance::Entrance;
+use reload::Reloader;
 use signals::Signals;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -55,7 +58,7 @@ pub use clean::clean;
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let Loaded {
         mut config,
-        plans,
+        sagas,
         report,
     } = config::load(&options.config).map_err(|report| {
         draw(&report);
@@ -67,13 +70,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.explicit {
         config.capture.mode = CaptureMode::Explicit;
     }
-    logs::start(&config.log)?;
+    let level = logs::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("qbox")
         .build()
         .context("can't start the worker threads")?;
-    let ended = runtime.block_on(serve(&config, &plans));
+    let ended = runtime.block_on(serve(options, &config, sagas, level));
     // After an orderly end nothing is left; after a second signal nobody waits for what is.
     runtime.shutdown_timeout(LAST_MOMENT);
     ended
@@ -87,10 +90,15 @@ fn draw(report: &config::Report) {
     let _ = out.write_all(text.as_bytes());
 }
 
-async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
+async fn serve(
+    options: &Options,
+    config: &Config,
+    sagas: Vec<LoadedSaga>,
+    level: logs::Level,
+) -> anyhow::Result<()> {
     // First of all, so that no signal ends a Qbox that is half there.
     let mut signals = Signals::new()?;
-    if plans.is_empty() {
+    if sagas.is_empty() {
         tracing::warn!(folder = %config.sagas.display(), "no saga is defined: everything passes through");
     }
     let hosts = hosts(config)?;
@@ -110,25 +118,34 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         } = recovered;
         tracing::info!(open, ended, unreadable, "sagas found in the journal");
     }
-    let definitions: Vec<Definition> = plans
-        .iter()
-        .map(|plan| Definition::new(Arc::clone(plan)))
-        .collect::<Result<_, _>>()?;
-    let settings = gateway::Settings {
-        trigger_body: config.limits.trigger_body,
-        depth: config.limits.depth,
-    };
-    let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), settings));
-    let proxy = Proxy::new(gateway, proxy_settings(config, admin.address()), hosts);
-    let mut entrance = Entrance::open(config, plans, proxy.clone())?;
+    let plans: Vec<Arc<Plan>> = sagas.iter().map(|saga| Arc::clone(&saga.plan)).collect();
+    let loaded: Vec<(Definition, String)> = sagas
+        .into_iter()
+        .map(|saga| Ok((Definition::new(saga.plan)?, saga.file)))
+        .collect::<Result<_, JournalError>>()?;
+    let definitions: Vec<Definition> = loaded.iter().map(|(definition, _)| definition.clone()).collect();
+    let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), reload::limits(config)));
+    let proxy = Proxy::new(
+        Arc::clone(&gateway),
+        proxy_settings(config, admin.address()),
+        hosts,
+    );
+    let mut entrance = Entrance::open(config, &plans, proxy.clone())?;
+    let reloader = Arc::new(Reloader::new(
+        options.clone(),
+        config.clone(),
+        loaded,
+        gateway,
+        &entrance,
+        level,
+    ));
+    let (told, again) = (Arc::clone(&reloader), Arc::clone(&reloader));
     let node = Node {
         capture: entrance.describe(),
         pods: entrance.pods(),
         traffic: counts::traffic(proxy.clone(), entrance.captured_so_far()),
-        definitions: definitions
-            .iter()
-            .map(|d| admin::definition(&d.plan, &d.hash.to_string()))
-            .collect(),
+        definitions: Box::new(move || told.told()),
+        reload: Box::new(move || again.reload()),
     };
     let admin = Admin::start(admin, runner.clone(), node)?;
     tracing::info!(
@@ -137,7 +154,10 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
         socket = admin.socket().map(|path| tracing::field::display(path.display())),
         "ready: {entrance}"
     );
-    signals.next().await;
+    watch::start(&reloader).context("can't start the thread that watches the files")?;
+    signals.next(|| reload_at_once(&reloader)).await;
+    let closing = Arc::clone(&reloader);
+    tokio::task::spawn_blocking(move || closing.close()).await?;
     tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
     entrance.close();
     let drain = async {
@@ -153,7 +173,7 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
             }
             tracing::info!(left, "stopped{}", entrance.left_behind());
         }
-        () = signals.next() => {
+        () = signals.next(|| {}) => {
             name_left(&runner, config.journal.store);
             bail!("stopped by a second signal, with {} sagas in flight", runner.health().in_flight)
         }
@@ -161,6 +181,14 @@ async fn serve(config: &Config, plans: &[Arc<Plan>]) -> anyhow::Result<()> {
     // Behind the drain, of which it tells.
     drop(admin);
     Ok(())
+}
+
+/// Reads the files again, aside.
+fn reload_at_once(reloader: &Arc<Reloader>) {
+    tracing::info!("SIGHUP: reading the files again");
+    let reloader = Arc::clone(reloader);
+    // It reads the disk.
+    tokio::task::spawn_blocking(move || reloader.reload());
 }
 
 /// Names the sagas that are cut off: without a durable journal nobody else knows of them once this process is gone.

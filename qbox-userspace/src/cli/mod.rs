@@ -42,6 +42,7 @@ enum Command {
     Sagas(Box<Sagas>),
     Status(Status),
     Clean(Clean),
+    Reload(Reload),
 }
 
 /// Run Qbox on this node, until SIGTERM or Ctrl-C.
@@ -136,6 +137,16 @@ struct Clean {
     all: bool,
 }
 
+/// Have the running Qbox read its files again now, as SIGHUP does, and say what is loaded then.
+///
+/// It also does so by itself, soon after a file has changed. Ends with 1 if the files can't be used; what was loaded before is
+/// in force then.
+#[derive(Debug, Args)]
+struct Reload {
+    #[command(flatten)]
+    asking: Asking,
+}
+
 /// What every question takes.
 #[derive(Debug, Args)]
 struct Asking {
@@ -225,6 +236,7 @@ pub fn main() -> ExitCode {
             .and_then(|client| exec::exec(exec.pod.as_deref(), &client, &exec.command)),
         Command::Sagas(about) => sagas(*about),
         Command::Status(Status { asking, probe: true }) => Ok(probe::run(asking.json)),
+        Command::Reload(Reload { asking }) => reload(&asking),
         Command::Status(Status { asking, probe: false }) => ask(&asking, "/api/v1/status", show::status),
     };
     done.unwrap_or_else(|error| {
@@ -278,6 +290,24 @@ fn ask(asking: &Asking, path: &str, draw: fn(&Value) -> String) -> anyhow::Resul
         format!("{answer:#}\n")
     } else {
         draw(&answer)
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the files read again.
+fn reload(asking: &Asking) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let client = asking.running.client()?;
+    let answer = runtime.block_on(client.post("/api/v1/reload", &Value::Object(serde_json::Map::new())))?;
+    if !answer.status.is_success() {
+        anyhow::bail!("{}", client.refusal(&answer));
+    }
+    let loaded = answer.json()?;
+    print(&match asking.json {
+        true => format!("{loaded:#}\n"),
+        false => show::definitions(&loaded),
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -117,6 +117,10 @@ pub(super) fn status(answer: &Value) -> String {
         count("/sagas/capacity"),
         count("/sagas/stuck")
     );
+    if answer.get("definitions_current") == Some(&Value::Bool(false)) {
+        out.push_str("the files of the sagas can't be used as they are, and those above were read before: `qbox reload` says why\n");
+    }
+    out.push_str(&needs_restart(answer));
     for circuit in list(answer.get("calls").unwrap_or(&Value::Null), "open") {
         let _ = writeln!(
             out,
@@ -141,6 +145,32 @@ pub(super) fn status(answer: &Value) -> String {
         let _ = writeln!(out, "not ready: {what}");
     }
     out
+}
+
+/// `qbox reload`.
+pub(super) fn definitions(answer: &Value) -> String {
+    let rows = list(answer, "definitions").iter().map(|saga| {
+        let since = saga.get("since").and_then(Value::as_u64).unwrap_or_default();
+        [
+            text(saga, "name").into_owned(),
+            text(saga, "mode").into_owned(),
+            moment(Timestamp(since)),
+            text(saga, "file").into_owned(),
+        ]
+    });
+    table(["NAME", "MODE", "SINCE", "FILE"], rows) + &needs_restart(answer)
+}
+
+fn needs_restart(answer: &Value) -> String {
+    let keys = list(answer, "needs_restart").iter().filter_map(Value::as_str);
+    let keys: Vec<_> = keys.collect();
+    match keys.is_empty() {
+        true => String::new(),
+        false => format!(
+            "changed in qbox.toml, in force after a restart: {}\n",
+            keys.join(", ")
+        ),
+    }
 }
 
 /// Columns as wide as their widest cell.

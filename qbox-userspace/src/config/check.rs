@@ -4,7 +4,7 @@ use super::diagnostic::{Code, Diagnostic, Report, SourceFile};
 use super::qbox_toml::{Config, Store};
 use super::saga_file::{self, SagaAt};
 use super::walk::Sink;
-use super::{Loaded, overlap, read, read_config};
+use super::{Loaded, LoadedSaga, overlap, read, read_config};
 use crate::saga::Needs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,13 +50,17 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         Ok(file) => all.config(file),
         Err(finding) => all.found.push(*finding),
     }
-    let plans = all.sagas.iter().map(|saga| Arc::new(saga.plan.clone())).collect();
+    let loaded = |saga: &SagaAt| LoadedSaga {
+        plan: Arc::new(saga.plan.clone()),
+        file: saga.file.name.clone(),
+    };
+    let sagas = all.sagas.iter().map(loaded).collect();
     let config = all.config.take();
     let report = all.into_report();
     match config {
         Some(config) if !report.has_errors() => Ok(Loaded {
             config,
-            plans,
+            sagas,
             report,
         }),
         _ => Err(report),

@@ -128,13 +128,13 @@ fn mistakes_of_the_configuration_and_of_its_sagas_are_named_in_one_run() {
     fs::write(at("qbox.toml"), "").unwrap();
     fs::write(at("sagas/a.toml"), SAGA.replace("NAME", "a")).unwrap();
     let loaded = load(&at("qbox.toml")).unwrap();
-    assert_eq!(loaded.plans.len(), 1);
+    assert_eq!(loaded.sagas.len(), 1);
     assert_eq!(loaded.config.sagas, at("sagas"));
     // A folder of sagas that is the configuration's own; what looks like another configuration in it is none.
     fs::write(at("qbox.toml"), "sagas = \".\"\n").unwrap();
     fs::write(at("b.toml"), SAGA.replace("NAME", "b")).unwrap();
     let loaded = load(&at("qbox.toml")).unwrap();
-    assert_eq!((loaded.plans.len(), loaded.report.files), (1, 2));
+    assert_eq!((loaded.sagas.len(), loaded.report.files), (1, 2));
     fs::write(at("c.toml"), "grace = \"2s\"\n").unwrap();
     let report = load(&at("qbox.toml")).unwrap_err();
     assert!(codes(&report).contains(&Code::UnknownKey), "{report}");

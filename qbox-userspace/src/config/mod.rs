@@ -47,9 +47,18 @@ pub struct Loaded {
     /// `qbox.toml`.
     pub config: Config,
     /// The sagas, by the names of their files.
-    pub plans: Vec<Arc<Plan>>,
+    pub sagas: Vec<LoadedSaga>,
     /// Warnings.
     pub report: Report,
+}
+
+/// A saga, and where it was read.
+#[derive(Clone, Debug)]
+pub struct LoadedSaga {
+    /// What the file says.
+    pub plan: Arc<Plan>,
+    /// The file's path.
+    pub file: String,
 }
 
 /// Reads one saga file's text. `name` is what findings call it. The `Vec` of the good case holds warnings.

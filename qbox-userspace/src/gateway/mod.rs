@@ -10,6 +10,7 @@ use crate::journal::{JournalError, plan_hash};
 use crate::proxy::{Handled, Handler, Head, Reply, Taken, Verdict};
 use crate::runner::{Runner, SagaHandle};
 use crate::saga::{self, Mode, Plan, PlanHash, RequestHead};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use index::Index;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 const ID: &str = "X-Qbox-TransactionID";
 
 /// The gateway's limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Bytes of a trigger's body.
     pub trigger_body: usize,
@@ -49,9 +50,25 @@ impl Definition {
 /// Takes triggers and answers them with their sagas' replies.
 #[derive(Debug)]
 pub struct Gateway {
-    index: Index,
+    /// A request is held against the definitions that are there when it comes; a saga keeps the plan that it began with.
+    table: ArcSwap<Table>,
     runner: Runner,
+}
+
+/// What a reload exchanges, all of it at once.
+#[derive(Debug)]
+struct Table {
+    index: Index,
     settings: Settings,
+}
+
+impl Table {
+    fn new(definitions: &[Definition], settings: Settings) -> Self {
+        Self {
+            index: Index::new(definitions),
+            settings,
+        }
+    }
 }
 
 impl Gateway {
@@ -59,20 +76,25 @@ impl Gateway {
     #[must_use]
     pub fn new(definitions: &[Definition], runner: Runner, settings: Settings) -> Self {
         Self {
-            index: Index::new(definitions),
+            table: ArcSwap::from_pointee(Table::new(definitions, settings)),
             runner,
-            settings,
         }
+    }
+
+    /// From now on these definitions and limits hold, for requests that come on open connections too.
+    pub fn exchange(&self, definitions: &[Definition], settings: Settings) {
+        self.table.store(Arc::new(Table::new(definitions, settings)));
     }
 
     async fn answer(
         &self,
         definition: &Definition,
+        limit: u8,
         trigger: saga::Trigger,
         pod: crate::upstream::Via,
     ) -> Reply {
-        if trigger.depth > self.settings.depth {
-            return problem::too_deep(self.settings.depth);
+        if trigger.depth > limit {
+            return problem::too_deep(limit);
         }
         match self
             .runner
@@ -103,9 +125,10 @@ impl Gateway {
 impl Handler for Gateway {
     fn inspect(&self, head: Head<'_>) -> Verdict {
         let fields = head.headers.iter().map(|f| (f.name, f.value));
-        let max_body = self.settings.trigger_body;
+        let table = self.table.load();
+        let max_body = table.settings.trigger_body;
         let head = RequestHead::new(head.method, head.target, fields);
-        match head.and_then(|head| self.index.could_match(&head)) {
+        match head.and_then(|head| table.index.could_match(&head)) {
             None => Verdict::Pass,
             Some(Mode::Enforce) => Verdict::Take { max_body },
             Some(Mode::Observe) => Verdict::Look { max_body },
@@ -117,7 +140,13 @@ impl Handler for Gateway {
         let Some(head) = RequestHead::new(&request.method, &request.target, fields) else {
             return Handled::Pass;
         };
-        let Some(definition) = self.index.find(&head, &request.body) else {
+        // What was a trigger when its head came may be none any more.
+        let (found, limit) = {
+            let table = self.table.load();
+            let found = table.index.find(&head, &request.body).cloned();
+            (found, table.settings.depth)
+        };
+        let Some(definition) = found else {
             return Handled::Pass;
         };
         if definition.plan.mode == Mode::Observe {
@@ -130,7 +159,8 @@ impl Handler for Gateway {
         }
         let pattern = &definition.plan.trigger;
         let trigger = saga::trigger(pattern, &head, request.body.clone(), request.destination);
-        Handled::Reply(self.answer(definition, trigger, request.via.clone()).await)
+        let reply = self.answer(&definition, limit, trigger, request.via.clone());
+        Handled::Reply(reply.await)
     }
 }
 

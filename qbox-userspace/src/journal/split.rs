@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Split {
     disk: Durable,
     memory: Memory,
-    /// The plans whose sagas stay in memory: as many as there are such definitions.
+    /// The plans whose sagas stay in memory: no more than there have been such definitions.
     fleeting: Mutex<HashSet<PlanHash>>,
 }
 

@@ -1,5 +1,5 @@
-//! What the runner counts, for whoever draws it: plain numbers under names that plans give, so that there are as many of
-//! them as there are definitions. Since this process's start: what a restart found in the journal is not counted again.
+//! What the runner counts, for whoever draws it: plain numbers under names that plans give, so that there are no
+//! more of them than there have been definitions. Since this process's start: what a restart found in the journal is not counted again.
 //!
 //! Knows no metrics library and no HTTP. It has no errors.
 

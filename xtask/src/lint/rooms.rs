@@ -38,6 +38,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
 const IMPURE: &[&str] = &[
     "annotate_snippets",
     "anyhow",
+    "arc_swap",
     "aya",
     "aya_log",
     "axum",

@@ -82,7 +82,7 @@ struct State {
     next_saga: i64,
     /// The keys of sagas that have ended, as long as the file doesn't say so yet.
     ending: HashMap<[u8; 32], (SagaId, [u8; 32])>,
-    /// The plans that this process has stored: as many as it has definitions.
+    /// The plans that this process has stored: no more than it has had definitions.
     plans: HashSet<PlanHash>,
     /// The place of the last append, the last that is durable, and the last that someone waits for.
     position: u64,

@@ -8,6 +8,7 @@
 //! runner → { journal, saga, upstream, keys }    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common
 //! netns, keys: leaves      config → keys (and fills saga's plan)
+//! plan → saga, config
 //! sim → saga, config, journal: tests alone
 //! ```
 
@@ -20,6 +21,7 @@ pub mod intercept;
 pub mod journal;
 pub mod keys;
 pub mod netns;
+pub mod plan;
 pub mod proxy;
 pub mod runner;
 pub mod saga;

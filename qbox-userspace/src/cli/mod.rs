@@ -6,7 +6,9 @@
 mod act;
 mod check;
 mod client;
+mod completions;
 mod exec;
+mod plan;
 mod probe;
 mod show;
 mod tail;
@@ -36,6 +38,7 @@ struct Cli {
 enum Command {
     Run(Run),
     Check(Check),
+    Plan(plan::Plan),
     Exec(Exec),
     /// Look at the sagas of the running Qbox.
     #[command(subcommand)]
@@ -43,6 +46,16 @@ enum Command {
     Status(Status),
     Clean(Clean),
     Reload(Reload),
+    /// Print the completions of a shell: `source <(qbox completions bash)`.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command.
+    Man {
+        /// Into this folder.
+        folder: PathBuf,
+    },
 }
 
 /// Run Qbox on this node, until SIGTERM or Ctrl-C.
@@ -230,6 +243,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Check(check) => Ok(check::check(&check.paths, check.json)),
+        Command::Completions { shell } => Ok(completions::completions(shell)),
+        Command::Man { folder } => completions::man(&folder),
+        Command::Plan(args) => plan::plan(&args),
         Command::Exec(exec) => exec
             .running
             .client()

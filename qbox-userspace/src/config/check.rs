@@ -5,7 +5,7 @@ use super::qbox_toml::{Config, Store};
 use super::saga_file::{self, SagaAt};
 use super::walk::Sink;
 use super::{Loaded, LoadedSaga, overlap, read, read_config};
-use crate::saga::Needs;
+use crate::saga::{Needs, Plan};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +64,18 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             report,
         }),
         _ => Err(report),
+    }
+}
+
+/// Reads one file as a saga. The `Vec` of the good case holds warnings.
+///
+/// # Errors
+/// All that is wrong with it, warnings too.
+pub fn load_saga_file(path: &Path) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let file = read::file(path).map_err(|finding| vec![*finding])?;
+    match saga_file::saga(file) {
+        (Some(saga), warnings) => Ok((saga.plan, warnings)),
+        (None, findings) => Err(findings),
     }
 }
 

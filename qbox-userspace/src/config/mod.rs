@@ -4,6 +4,7 @@
 //! code and how to mend it. Nothing here knows running state: what comes out is plain data. Errors are [`Report`]s
 //! and lists of [`Diagnostic`]s, never a panic, whatever the bytes.
 
+mod answers;
 mod check;
 #[cfg(test)]
 mod check_tests;
@@ -26,7 +27,8 @@ mod url;
 mod walk;
 mod warnings;
 
-pub use check::{check_paths, load};
+pub use answers::{Answer, load_answers};
+pub use check::{check_paths, load, load_saga_file};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
 pub use qbox_toml::{
     Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Secrets, Store,

@@ -31,6 +31,7 @@ mod octets;
 mod plan;
 mod reply;
 mod retry;
+mod sample;
 mod secrets;
 mod values;
 
@@ -48,4 +49,5 @@ pub use plan::{
     Scheme, Segment, StatusSet, Step, Test, TriggerPattern, UrlTemplate,
 };
 pub use reply::Reply;
+pub use sample::sample_trigger;
 pub use secrets::{Apart, MARK, Needs, Secrets, whole};

@@ -6,6 +6,7 @@
 use super::event::Direction;
 use super::expr::{FieldPath, Template};
 use super::id::StepId;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -102,6 +103,45 @@ pub struct TriggerPattern {
     /// A key for callers that send no `Idempotency-Key`.
     pub dedupe: Option<Template>,
 }
+
+impl TriggerPattern {
+    /// Its URL as it would stand in a file: parses back to the same host, port and path.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut url = format!("http://{}", self.host);
+        if self.port != 80 {
+            url.push_str(&format!(":{}", self.port));
+        }
+        for segment in &self.path {
+            url.push('/');
+            match segment {
+                Segment::Literal(text) => url.extend(utf8_percent_encode(text, PATH_SEGMENT)),
+                Segment::Capture(name) => url.push_str(&format!("{{{name}}}")),
+            }
+        }
+        url
+    }
+}
+
+/// Everything but unreserved characters, sub-delimiters, `:` and `@` (RFC 3986, 3.3).
+const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
 
 /// One segment of a trigger's path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("main", &["app", "cli"]),
     ("app", &[]), // everything; see `may_use`
-    ("cli", &["app", "admin", "config", "saga"]),
+    ("cli", &["app", "admin", "plan", "config", "saga"]),
     ("admin", &["runner", "journal", "saga", "config"]),
     (
         "gateway",
@@ -24,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("proxy", &["intercept", "upstream", "netns", "config"]),
     ("intercept", &["netns", "config"]),
     ("upstream", &["netns", "config"]),
+    ("plan", &["config", "saga"]),
     ("config", &["saga", "keys"]),
     ("saga", &[]),
     ("keys", &[]),
@@ -44,6 +45,8 @@ const IMPURE: &[&str] = &[
     "axum",
     "chacha20poly1305",
     "clap",
+    "clap_complete",
+    "clap_mangen",
     "futures",
     "getrandom",
     "http",

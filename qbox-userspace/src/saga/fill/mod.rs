@@ -19,6 +19,9 @@ use crate::saga::values::{Lookup, Missing, Values};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
+/// A text as one segment of a URL's path, or as one value of its query.
+pub(in crate::saga) use url::escape;
+
 const CONTENT_TYPE: &str = "Content-Type";
 
 /// A step's own request, without the fields that Qbox adds to each.

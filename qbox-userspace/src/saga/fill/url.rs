@@ -38,7 +38,12 @@ pub(super) fn url(template: &UrlTemplate, lookup: &Lookup<'_>) -> Result<String,
 }
 
 fn escaped(expr: &Expr, lookup: &Lookup<'_>) -> Result<String, Missing> {
-    Ok(utf8_percent_encode(&lookup.text(expr)?, ESCAPED).to_string())
+    Ok(escape(&lookup.text(expr)?))
+}
+
+/// All but the unreserved characters escaped.
+pub(in crate::saga) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// The path, segment by segment. What the file itself writes is its own affair: only filled segments are looked at.

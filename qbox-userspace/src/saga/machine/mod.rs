@@ -432,7 +432,7 @@ impl Saga {
     }
 
     /// What expressions are filled in from.
-    fn values(&self) -> Values<'_> {
+    pub(super) fn values(&self) -> Values<'_> {
         Values {
             saga: self.id,
             plan: &self.plan,

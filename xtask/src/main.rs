@@ -6,6 +6,7 @@ mod build_ebpf;
 mod chaos;
 mod fuzz;
 mod lint;
+mod packages;
 mod run;
 mod sim;
 mod test;

@@ -33,15 +33,25 @@ pub(crate) const PODS: [Tool; 3] = [
 ];
 
 /// What the end-to-end suites use besides.
-pub(crate) const SUITES: [Tool; 5] = [
+pub(crate) const SUITES: [Tool; 7] = [
     Tool {
         program: "python3",
-        package: "python3",
+        package: "python3-venv",
         why: "is a client in a pod",
     },
     Tool {
         program: "node",
         package: "nodejs",
+        why: "is a client in a pod",
+    },
+    Tool {
+        program: "npm",
+        package: "npm",
+        why: "installs Node's HTTP clients",
+    },
+    Tool {
+        program: "javac",
+        package: "default-jdk-headless",
         why: "is a client in a pod",
     },
     Tool {

@@ -1,0 +1,72 @@
+//! Libraries of other languages that the suites use: Python's in a virtual environment, Node's beside it, in a folder below
+//! `target`, so that nothing of the machine's own changes. Installed when a list of them has changed, after saying so.
+
+use crate::toolchain::target_folder;
+use crate::ui::call;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The variable that tells the suites where the folder is.
+pub(crate) const VARIABLE: &str = "QBOX_TEST_TOOLS";
+
+/// Where all of it goes.
+pub(crate) fn folder() -> PathBuf {
+    target_folder().join("test-tools")
+}
+
+/// What the suite of clients in pods uses.
+pub(crate) fn clients() -> Result<()> {
+    let lists = crate::root()?.join("tests/tests/clients");
+    python("python", &lists.join("requirements.txt"))?;
+    node(&lists.join("package.json"))
+}
+
+/// A virtual environment of that name with what a requirements.txt lists.
+pub(crate) fn python(name: &str, list: &Path) -> Result<()> {
+    let place = folder().join(name);
+    once(&place, list, "Python packages", || {
+        call(
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&place),
+        )?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        let mut install = Command::new(place.join("bin/python"));
+        call(install.args(pip).arg("--requirement").arg(list))
+    })
+}
+
+fn node(list: &Path) -> Result<()> {
+    let place = folder().join("node");
+    once(&place, list, "Node packages", || {
+        fs::create_dir_all(&place)?;
+        fs::copy(list, place.join("package.json"))?;
+        let mut install = Command::new("npm");
+        install.current_dir(&place);
+        call(install.args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--loglevel=error",
+        ]))
+    })
+}
+
+/// Installs unless it is there as the list says.
+fn once(place: &Path, list: &Path, what: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted = fs::read_to_string(list).with_context(|| format!("can't read {}", list.display()))?;
+    let stamp = place.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    eprintln!(
+        "    installing the {what} of {} into {}: the suites' clients use them",
+        list.display(),
+        place.display()
+    );
+    install()?;
+    fs::write(&stamp, wanted).with_context(|| format!("can't write {}", stamp.display()))
+}

@@ -23,6 +23,10 @@ pub struct Settings {
     pub extra: String,
     /// `log.level`, unless `QBOX_TEST_LOG` says another: else `info`.
     pub level: Option<&'static str>,
+    /// `upstream.linger`; else one second.
+    pub linger: Option<&'static str>,
+    /// `state_dir`; else a folder beside its other files.
+    pub state: Option<PathBuf>,
 }
 
 impl Settings {
@@ -46,8 +50,10 @@ impl Settings {
         for (number, text) in self.sagas.iter().enumerate() {
             fs::write(folder.join(format!("sagas/{number}.toml")), text)?;
         }
-        let mut text = format!("grace = \"2s\"\nstate_dir = \"state\"\n{capture}{}", self.capture);
-        write!(text, "[upstream]\nhosts = {hosts:?}\n")?;
+        let state = self.state.as_deref().unwrap_or(Path::new("state"));
+        let mut text = format!("grace = \"2s\"\nstate_dir = {state:?}\n{capture}{}", self.capture);
+        let linger = self.linger.unwrap_or("1s");
+        write!(text, "[upstream]\nhosts = {hosts:?}\nlinger = {linger:?}\n")?;
         write!(
             text,
             "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = {:?}\n",

@@ -243,6 +243,18 @@ impl Scrape {
         )?;
         draw.one(
             Gauge,
+            "calls_lingering",
+            "Calls whose timeout is over, and that are still listened to",
+            calls.lingering as u64,
+        )?;
+        draw.one(
+            Count,
+            "calls_unheard",
+            "Calls that were closed without an answer: linger is over, or as many as may be lingered",
+            calls.unheard,
+        )?;
+        draw.one(
+            Gauge,
             "circuits_open",
             "Services whose circuit is open",
             calls.open.len() as u64,

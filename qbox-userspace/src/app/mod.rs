@@ -281,6 +281,8 @@ fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, hosts: Hosts) 
         connect_timeout: config.upstream.connect_timeout,
         response_body: limits.response_body,
         max_calls_per_upstream: config.upstream.concurrency,
+        linger: config.upstream.linger,
+        max_lingering: config.upstream.lingering,
         breaker: Breaker {
             failures: config.upstream.breaker.failures,
             open_for: config.upstream.breaker.open_for,

@@ -147,6 +147,10 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Calls in flight to one service.
     pub concurrency: usize,
+    /// How long an exchange is listened to when its attempt's time is over; zero: not at all.
+    pub linger: Duration,
+    /// How many are, at once.
+    pub lingering: usize,
     /// `[upstream.breaker]`.
     pub breaker: Breaker,
 }
@@ -256,6 +260,8 @@ impl Default for Config {
                 connect_timeout: 5 * SECOND,
                 idle_timeout: 4 * SECOND,
                 concurrency: 256,
+                linger: 10 * SECOND,
+                lingering: 1000,
                 breaker: Breaker {
                     failures: 5,
                     open_for: 5 * SECOND,
@@ -392,6 +398,12 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         });
         set(&mut upstream.concurrency, t.get("concurrency"), |n| {
             usize::try_from(n.integer(1, 1_000_000)?).ok()
+        });
+        set(&mut upstream.linger, t.get("linger"), |n| {
+            n.duration(Duration::ZERO)
+        });
+        set(&mut upstream.lingering, t.get("lingering"), |n| {
+            usize::try_from(n.integer(0, 1_000_000)?).ok()
         });
         let breaker = t.get("breaker");
         if let Some(t) = breaker.and_then(|node| node.table("[upstream.breaker]")) {

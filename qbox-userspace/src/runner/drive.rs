@@ -1,7 +1,7 @@
 //! One saga's task: wait for the lock, begin, then carry out, wait, decide, append, over and over until it has ended.
 
 use super::describe::Line;
-use super::effects::carry_out;
+use super::effects::{Heard, carry_out, hear_out};
 use super::feed::Of;
 use super::inbox::Order;
 use super::locks::{Held, Ticket};
@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 /// What tells one attempt from another.
 type Attempt = (StepId, Direction, u32);
@@ -180,7 +180,10 @@ struct Drive<'a> {
     next: u64,
     position: Position,
     began: Timestamp,
-    calls: JoinSet<Outcome>,
+    calls: JoinSet<Heard>,
+    /// Exchanges whose time is over, and that are still listened to.
+    late: JoinSet<Heard>,
+    /// What the tasks of both are about.
     in_flight: HashMap<Id, Attempt>,
     replied: bool,
     /// What of its messages a restart would need.
@@ -215,6 +218,7 @@ impl<'a> Drive<'a> {
             position: Position::default(),
             began,
             calls: JoinSet::new(),
+            late: JoinSet::new(),
             in_flight: HashMap::new(),
             replied: false,
             told: 0,
@@ -243,6 +247,7 @@ impl<'a> Drive<'a> {
             next: events,
             position: Position::default(),
             calls: JoinSet::new(),
+            late: JoinSet::new(),
             in_flight: HashMap::new(),
             replied: false,
             told: 0,
@@ -264,7 +269,8 @@ impl<'a> Drive<'a> {
             }
             // Of a paused saga time only brings the caller's answer.
             let nothing_due = wake.is_none() || (self.saga.is_paused() && !self.entry.is_awaited());
-            let rests = self.calls.is_empty() && nothing_due;
+            let listens = !self.late.is_empty() && self.saga.state() == SagaState::Compensating;
+            let rests = self.calls.is_empty() && nothing_due && !listens;
             let counts_as = if rests { self.rest()? } else { As::Active };
             self.active.count_as(counts_as);
             match self.next(wake).await {
@@ -402,22 +408,43 @@ impl<'a> Drive<'a> {
             }
         };
         tokio::select! {
-            Some(ended) = self.calls.join_next_with_id() => Woken::By(Input::Outcome(match ended {
-                Ok((id, outcome)) => {
-                    self.in_flight.remove(&id);
-                    outcome
-                }
-                // A bug stopped the call. The wire knows what it did; nobody else does.
-                Err(error) => {
-                    let attempt = self.in_flight.remove(&error.id());
-                    let (step, direction, attempt) = attempt.unwrap_or((StepId(0), Direction::Transaction, 0));
-                    tracing::error!(saga = %self.entry.id, %error, "a call's task failed");
-                    Outcome { step, direction, attempt, end: AttemptEnd::Lost }
-                }
-            })),
+            Some(ended) = self.calls.join_next_with_id() => Woken::By(self.heard(ended)),
+            Some(ended) = self.late.join_next_with_id() => Woken::By(self.heard(ended)),
             () = timer => Woken::By(Input::Timer),
             order = self.entry.inbox.next() => Woken::Order(order),
         }
+    }
+
+    /// What an exchange, or what was heard of it beyond its time, tells the machine.
+    fn heard(&mut self, ended: Result<(Id, Heard), JoinError>) -> Input {
+        let (id, heard) = match ended {
+            Ok((id, heard)) => (id, Some(heard)),
+            // A bug stopped the call. The wire knows what it did; nobody else does.
+            Err(error) => {
+                tracing::error!(saga = %self.entry.id, %error, "a call's task failed");
+                (error.id(), None)
+            }
+        };
+        let attempt = self.in_flight.remove(&id);
+        let attempt = attempt.unwrap_or((StepId(0), Direction::Transaction, 0));
+        let (step, direction, number) = attempt;
+        let (end, late) = heard.unwrap_or((AttemptEnd::Lost, None));
+        if let Some(late) = late {
+            let listening = Input::Listening {
+                step,
+                attempt: number,
+            };
+            // Nothing follows from that alone.
+            self.saga.decide(listening, self.shared.clock.now());
+            let id = self.late.spawn(hear_out(late)).id();
+            self.in_flight.insert(id, attempt);
+        }
+        Input::Outcome(Outcome {
+            step,
+            direction,
+            attempt: number,
+            end,
+        })
     }
 
     fn end(&self) {

@@ -1,8 +1,11 @@
 //! From a machine's call to the wire, and from the wire's end to the machine's outcome.
 
-use crate::saga::{AttemptEnd, Call, Direction, Headers, Outcome, Response};
-use crate::upstream::{End, Outgoing, Upstream, Via};
+use crate::saga::{AttemptEnd, Call, Direction, Headers, Response};
+use crate::upstream::{End, Late, Outgoing, Upstream, Via};
 use std::net::{IpAddr, SocketAddr};
+
+/// How an exchange ended; and the exchange itself, where it is listened to for longer.
+pub(super) type Heard = (AttemptEnd, Option<Late>);
 
 /// Carries out one call. Only a forwarded trigger leaves from the pod, for its original destination; every other request
 /// is Qbox's own and leaves from the node.
@@ -14,7 +17,7 @@ pub(super) async fn carry_out(
     call: Call,
     pod: Option<Via>,
     destination: Option<SocketAddr>,
-) -> Outcome {
+) -> Heard {
     let (via, destination) = match (call.forward, pod) {
         (false, _) => (Via::Node, None),
         (true, Some(pod)) => (pod, destination),
@@ -23,16 +26,11 @@ pub(super) async fn carry_out(
             Some(to) => {
                 let cause =
                     format!("{to} is an address inside the pod, which Qbox's restart has cut it off from");
-                return Outcome {
-                    step: call.step,
-                    direction: call.direction,
-                    attempt: call.attempt,
-                    end: AttemptEnd::NotSent(cause),
-                };
+                return (AttemptEnd::NotSent(cause), None);
             }
         },
     };
-    let end = upstream
+    let (end, late) = upstream
         .call(Outgoing {
             method: &call.request.method,
             url: &call.request.url,
@@ -45,22 +43,30 @@ pub(super) async fn carry_out(
             patient: matches!(call.direction, Direction::Compensation(_)),
         })
         .await;
-    Outcome {
-        step: call.step,
-        direction: call.direction,
-        attempt: call.attempt,
-        end: match end {
-            End::NotSent(cause) => AttemptEnd::NotSent(cause),
-            End::Held(cause) => AttemptEnd::Held(cause),
-            End::TimedOut => AttemptEnd::TimedOut,
-            End::Broken(how) => AttemptEnd::Broken(how),
-            End::Answered(answer) => AttemptEnd::Answered(Response {
-                status: answer.status,
-                headers: Headers(answer.headers),
-                body: answer.body,
-                truncated: answer.truncated,
-            }),
-        },
+    // What comes late of a probe or a compensation tells nothing that the next one doesn't.
+    (
+        said(end),
+        late.filter(|_| call.direction == Direction::Transaction),
+    )
+}
+
+/// What becomes of an exchange that is listened to beyond its time.
+pub(super) async fn hear_out(late: Late) -> Heard {
+    (said(late.end().await), None)
+}
+
+fn said(end: End) -> AttemptEnd {
+    match end {
+        End::NotSent(cause) => AttemptEnd::NotSent(cause),
+        End::Held(cause) => AttemptEnd::Held(cause),
+        End::TimedOut => AttemptEnd::TimedOut,
+        End::Broken(how) => AttemptEnd::Broken(how),
+        End::Answered(answer) => AttemptEnd::Answered(Response {
+            status: answer.status,
+            headers: Headers(answer.headers),
+            body: answer.body,
+            truncated: answer.truncated,
+        }),
     }
 }
 

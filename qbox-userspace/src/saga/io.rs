@@ -13,6 +13,15 @@ pub enum Input {
     /// An attempt ended. Fenced by (step, direction, attempt): an outcome that is not awaited changes nothing, but for the
     /// late success of a transaction that was given up; if it is being undone, or is, it is compensated again.
     Outcome(Outcome),
+    /// A transaction's attempt whose time is over is listened to for longer: said before its outcome. Whatever comes of it is
+    /// an outcome of the same attempt once more, so that a compensated saga ends when nothing can be heard any more that
+    /// would have to be undone. Not recorded, since a restart hears nothing.
+    Listening {
+        /// Of which step.
+        step: StepId,
+        /// Which attempt, from 1.
+        attempt: u32,
+    },
     /// A moment that a [`Command::Wake`] asked for has come.
     Timer,
     /// An operator's decision.

@@ -124,6 +124,14 @@ pub(super) fn allows(policy: &RetryPolicy, tried: Tried, why: &Why) -> bool {
         && policy.max_elapsed.is_none_or(|most| tried.elapsed <= most)
 }
 
+/// Whether an end that the file gives has been reached, whatever the last attempt's end was. (A single attempt is what a file has that
+/// says nothing of attempts.)
+pub(super) fn spent(policy: &RetryPolicy, tried: Tried) -> bool {
+    let attempts = policy.attempts.filter(|most| *most > 1);
+    attempts.is_some_and(|most| tried.used >= most)
+        || policy.max_elapsed.is_some_and(|most| tried.elapsed > most)
+}
+
 /// How long to wait before the next attempt.
 pub(super) fn wait(policy: &RetryPolicy, tried: Tried, why: &Why, chance: Chance) -> Duration {
     let before = tried.used.saturating_add(tried.held);

@@ -153,7 +153,10 @@ fn stuck(world: &World) -> Result<(), Broken> {
     let listed = each(world).any(|(_, _, view, _)| view.undo == UndoState::Stuck);
     law(listed, || "stuck, but no step is".to_owned())?;
     let forward = each(world).any(|(_, step, view, _)| {
-        step.kind == Kind::Pivot && view.state == StepState::Applied && view.undo != UndoState::Stuck
+        let applied = view.state == StepState::Applied && view.undo != UndoState::Stuck;
+        // Nobody knows: what is before it may have to stay.
+        let open = view.state == StepState::Running && view.undo == UndoState::Stuck;
+        step.kind == Kind::Pivot && (applied || open)
     });
     for (_, step, view, truth) in each(world) {
         let there = has_undo(step) && (truth.is_there() || truth.may_land(world.scene.fenced));
@@ -185,6 +188,10 @@ pub(super) fn at_the_end(world: &World) -> Result<(), Broken> {
         } else {
             law(state == SagaState::Compensated, why)?;
             law(!truth.is_there(), || format!("left behind: {}", why()))?;
+            let matters = has_undo(step) || step.kind == Kind::Pivot;
+            law(!matters || truth.hanging.is_empty(), || {
+                format!("it didn't wait for what may be heard yet: {}", why())
+            })?;
             if !has_undo(step) && truth.happened && !truth.by_hand {
                 law(step.kind == Kind::Compensatable, || {
                     format!("left behind: {}", why())

@@ -198,6 +198,10 @@ fn act(act: &Act) -> String {
             let of = (*step, Direction::Transaction, *attempt);
             format!("{}: done after all, and answered", message(&of))
         }
+        Act::Silence { step, attempt } => {
+            let of = (*step, Direction::Transaction, *attempt);
+            format!("{}: never done, and not listened to any more", message(&of))
+        }
         Act::Decide(action) => match action {
             OperatorAction::Retry(Some(step)) => format!("an operator: retry {}", name(step.index())),
             OperatorAction::Skip(step) => format!("an operator: skip {}", name(step.index())),

@@ -84,6 +84,12 @@ impl Service {
         self.happened
     }
 
+    /// An operator has seen that it was not done, and seen to it that it stays so.
+    pub(super) fn forbid(&mut self) {
+        self.happened = false;
+        self.settle();
+    }
+
     /// An operator has undone it, or done it.
     pub(super) fn settle(&mut self) {
         self.parts.fill(false);

@@ -8,7 +8,7 @@ use super::plans::Scene;
 use super::service::Service;
 use crate::saga::{
     AttemptEnd, Call, Command, Direction, Event, Headers, Input, Operator, OperatorAction, Outcome, Request,
-    Response, Saga, SagaId, SagaState, StepId, Timestamp, Trigger,
+    Response, Saga, SagaId, SagaState, StepId, StepState, StepView, Timestamp, Trigger, UndoState,
 };
 use bytes::Bytes;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -71,8 +71,10 @@ pub(super) enum Act {
     },
     /// The clock goes to the moment that the saga waits for.
     Timer,
-    /// An attempt that was given up is done after all, and its answer arrives.
+    /// An attempt that was given up is done after all, if it wasn't before, and its answer arrives.
     Late { step: StepId, attempt: u32 },
+    /// An attempt that was given up is not listened to any more, and will not be done.
+    Silence { step: StepId, attempt: u32 },
     /// An operator decides.
     Decide(OperatorAction),
 }
@@ -103,6 +105,9 @@ pub(super) struct World {
     /// What is held back until the journal is on disk, if anything is.
     waits: bool,
     open: Vec<Attempt>,
+    /// Transactions whose time is over, and that Qbox still listens to: `(step, attempt)`. In a fenced world it never does, as
+    /// where too many are.
+    listening: Vec<(StepId, u32)>,
     replied: bool,
     /// What the durable events add up to.
     base: Rc<Saga>,
@@ -150,6 +155,7 @@ impl World {
             now: START,
             waits: false,
             open: Vec::new(),
+            listening: Vec::new(),
             replied: false,
             base: Rc::new(unsent),
             wake: None,
@@ -166,6 +172,9 @@ impl World {
         let mut open = self.open.clone();
         open.sort_unstable_by_key(|(step, direction, _)| (*step, place(*direction)));
         open.hash(&mut hash);
+        let mut listening = self.listening.clone();
+        listening.sort_unstable();
+        listening.hash(&mut hash);
         (self.told, self.crashed, self.undoing, self.healed).hash(&mut hash);
         (self.waits, self.replied, self.late_at.is_some()).hash(&mut hash);
         if self.budget.crashes > 0 {
@@ -207,14 +216,8 @@ impl World {
         if self.wake.is_some() {
             acts.push(Act::Timer);
         }
-        if !self.scene.fenced {
-            for (step, service) in self.services.iter().enumerate() {
-                let late = |attempt: &u32| Act::Late {
-                    step: StepId(step as u16),
-                    attempt: *attempt,
-                };
-                acts.extend(service.hanging.iter().map(late));
-            }
+        for (step, attempt) in self.listening.iter().copied() {
+            acts.extend([Act::Late { step, attempt }, Act::Silence { step, attempt }]);
         }
         if self.saga.is_paused() {
             acts.push(Act::Decide(OperatorAction::Resume));
@@ -330,6 +333,10 @@ impl World {
                 world.late(*step, *attempt)?;
                 true
             }
+            Act::Silence { step, attempt } => {
+                world.silence(*step, *attempt)?;
+                true
+            }
             Act::Decide(action) => world.decide(action)?,
         };
         if !possible {
@@ -375,7 +382,7 @@ impl World {
 
     /// Nothing is under way, and nothing will be by itself.
     pub(super) fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.wake.is_none() && !self.waits
+        self.open.is_empty() && self.wake.is_none() && self.listening.is_empty() && !self.waits
     }
 
     fn input(&mut self, input: Input) -> Result<usize, Broken> {
@@ -468,6 +475,17 @@ impl World {
             }
             Direction::Probe | Direction::Compensation(_) => {}
         }
+        let silent = matches!(how, How::SilentDone | How::Silent);
+        if silent && direction == Direction::Transaction && !fenced {
+            self.listening.push((step, number));
+            let listening = Input::Listening {
+                step,
+                attempt: number,
+            };
+            if !self.saga.decide(listening, self.now).is_empty() {
+                return Err("something followed from listening alone".to_owned());
+            }
+        }
         let end = match how {
             How::Well => answered(status),
             How::Refused => answered(409),
@@ -482,17 +500,30 @@ impl World {
     }
 
     fn late(&mut self, step: StepId, number: u32) -> Result<(), Broken> {
+        self.listening.retain(|open| *open != (step, number));
         let service = &mut self.services[step.index()];
+        let hung = service.hanging.len();
         service.hanging.retain(|hanging| *hanging != number);
         service.late |= service.happened || self.undoing || !service.may_have;
         service.may_have = true;
-        service.happen();
+        if service.hanging.len() < hung {
+            service.happen();
+        }
         self.late_at = Some(self.journal.len());
         let attempt = (step, Direction::Transaction, number);
         match self.input(Input::Outcome(outcome(attempt, answered(200))))? {
             0 => Err("an answer that came late was not looked at".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    fn silence(&mut self, step: StepId, number: u32) -> Result<(), Broken> {
+        self.listening.retain(|open| *open != (step, number));
+        let hanging = &mut self.services[step.index()].hanging;
+        hanging.retain(|hanging| *hanging != number);
+        let attempt = (step, Direction::Transaction, number);
+        self.input(Input::Outcome(outcome(attempt, AttemptEnd::TimedOut)))?;
+        Ok(())
     }
 
     /// False: it would be a fault more than may be.
@@ -528,6 +559,18 @@ impl World {
         if let OperatorAction::Skip(step) = action {
             self.services[step.index()].settle();
         }
+        if *action == OperatorAction::Compensate {
+            let open =
+                |view: &StepView<'_>| view.state == StepState::Running && view.undo == UndoState::Stuck;
+            for (service, _) in self
+                .services
+                .iter_mut()
+                .zip(self.saga.steps())
+                .filter(|(_, view)| open(view))
+            {
+                service.forbid();
+            }
+        }
         let operator = Operator {
             action: action.clone(),
             who: "ada".to_owned(),
@@ -557,11 +600,12 @@ impl World {
             }
         }
         if !self.scene.fenced {
-            // Nobody would hear of them any more; that is promised by nobody.
+            // Nobody hears of them any more; that is promised by nobody.
             self.services
                 .iter_mut()
                 .for_each(|service| service.hanging.clear());
         }
+        self.listening.clear();
         self.excused = self.late_at.is_some_and(|at| kept <= at);
         if kept == 0 {
             self.forgotten = true;

@@ -3,15 +3,15 @@
 
 use super::circuit::Breaker;
 use super::dial::{Via, dial};
-use super::exchange::{Fault, Prepared, Reuse, exchange, is_framing};
-use super::gate::{self, Gate, Pass, Stats};
+use super::exchange::{Fault, Prepared, Reuse, is_framing};
+use super::gate::{self, Gate, Stats};
+use super::linger::{Late, Lingering, Talk};
 use super::pool::{Bounds, Key, Pool};
 use super::resolve::{Hosts, resolve};
 use super::target::Target;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -38,6 +38,10 @@ pub struct Settings {
     pub breaker: Breaker,
     /// The most of an answer's body that is kept, in bytes.
     pub response_body: usize,
+    /// How long a call that was sent whole is listened to when its time is over; zero: its connection is closed then.
+    pub linger: Duration,
+    /// How many are, at once; the connections of others are closed.
+    pub max_lingering: usize,
 }
 
 impl Default for Settings {
@@ -52,6 +56,8 @@ impl Default for Settings {
             max_calls_per_upstream: 256,
             breaker: Breaker::default(),
             response_body: 1024 * 1024,
+            linger: Duration::from_secs(10),
+            max_lingering: 1000,
         }
     }
 }
@@ -116,6 +122,7 @@ struct Shared {
     settings: Settings,
     pool: Arc<Pool>,
     gate: Gate,
+    lingering: Lingering,
 }
 
 impl Upstream {
@@ -133,92 +140,98 @@ impl Upstream {
             breaker: settings.breaker,
         });
         Self {
-            shared: Arc::new(Shared { settings, pool, gate }),
+            shared: Arc::new(Shared {
+                lingering: Lingering::new(settings.linger, settings.max_lingering),
+                settings,
+                pool,
+                gate,
+            }),
         }
     }
 
     /// Sends a request once and waits for its end. (Once: only where an idle connection turns out to be dead before it took
-    /// a byte is a fresh one tried.) Dropping the future closes the connection.
-    pub async fn call(&self, call: Outgoing<'_>) -> End {
+    /// a byte is a fresh one tried.) Dropping the future closes the connection. With [`End::TimedOut`] comes the exchange
+    /// itself, where it may be listened to for longer; dropping that closes the connection too.
+    pub async fn call(&self, call: Outgoing<'_>) -> (End, Option<Late>) {
         let target = match Target::parse(call.url) {
             Ok(target) => target,
-            Err(error) => return End::NotSent(error.to_string()),
+            Err(error) => return (End::NotSent(error.to_string()), None),
         };
+        let Shared {
+            settings, pool, gate, ..
+        } = &*self.shared;
         let key = Key::new(call.via, place(&call, &target));
         let deadline = Instant::now() + call.timeout;
         // What is sent when the time is nearly over has an outcome that nobody knows: half of it is left.
         let turn = Instant::now() + call.timeout / 2;
-        let mut pass = match self.shared.gate.enter(&key, call.patient, turn).await {
+        let mut pass = match gate.enter(&key, call.patient, turn).await {
             Ok(pass) => pass,
-            Err(cause) => return End::Held(cause),
+            Err(cause) => return (End::Held(cause), None),
         };
-        // Thousands may wait at the gate: what an exchange needs is made behind it.
+        // Thousands may wait at the gate: what an exchange needs is made behind it, and on the heap.
         let prepared = match prepare(&call, &target) {
             Ok(prepared) => prepared,
-            Err(cause) => return End::NotSent(cause.to_owned()),
+            Err(cause) => return (End::NotSent(cause.to_owned()), None),
         };
-        let written = AtomicU64::new(0);
-        let ready = Ready {
-            target,
-            prepared,
-            key: &key,
-            deadline,
-        };
-        let attempt = Box::pin(self.attempt(&call, ready, &mut pass, &written));
-        match timeout_at(deadline, attempt).await {
-            Ok(end) => end,
-            Err(_) if written.load(Ordering::Relaxed) == 0 => {
-                let cause = format!("no connection to {} within {:?}", key.place(), call.timeout);
-                pass.failed(&cause);
-                End::NotSent(cause)
+        let late = || format!("no connection to {} within {:?}", key.place(), call.timeout);
+        let mut fresh = false;
+        loop {
+            let idle = if fresh { None } else { pool.take(&key) };
+            fresh = idle.is_none();
+            let stream = match idle {
+                Some(stream) => stream,
+                None => {
+                    let connect = Box::pin(connect(settings, &call, &target, deadline));
+                    let connected = timeout_at(deadline, connect).await;
+                    match connected.unwrap_or_else(|_| Err(late())) {
+                        Ok(stream) => stream,
+                        Err(cause) => {
+                            pass.failed(&cause);
+                            return (End::NotSent(cause), None);
+                        }
+                    }
+                }
+            };
+            if fresh {
+                pass.connected();
             }
-            Err(_) => End::TimedOut,
+            let mut talk = Talk::new(stream, prepared.clone(), settings.response_body);
+            let ended = talk.by(deadline).await;
+            if ended.is_some() && talk.has_begun() {
+                pass.connected();
+            }
+            return match ended {
+                Some((result, stream)) if result.is_ok() || talk.has_begun() => {
+                    (self.finish(result, &key, stream), None)
+                }
+                Some((Err(fault), _)) if fresh => (End::NotSent(fault.to_string()), None),
+                Some(_) => {
+                    fresh = true;
+                    continue;
+                }
+                None if !talk.has_begun() => {
+                    let cause = late();
+                    pass.failed(&cause);
+                    (End::NotSent(cause), None)
+                }
+                None => {
+                    // Its place is the next one's.
+                    drop(pass);
+                    (End::TimedOut, self.shared.lingering.enter(talk, key, self))
+                }
+            };
         }
     }
 
     /// How the calls stand.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.gate.stats()
+        let mut stats = self.shared.gate.stats();
+        self.shared.lingering.tell(&mut stats);
+        stats
     }
 
-    async fn attempt(
-        &self,
-        call: &Outgoing<'_>,
-        ready: Ready<'_>,
-        pass: &mut Pass<'_>,
-        written: &AtomicU64,
-    ) -> End {
-        let Ready {
-            target,
-            prepared,
-            key,
-            deadline,
-        } = ready;
-        let Shared { settings, pool, .. } = &*self.shared;
-        if let Some(mut stream) = pool.take(key) {
-            let result = exchange(&mut stream, &prepared, settings.response_body, written).await;
-            if result.is_ok() || written.load(Ordering::Relaxed) > 0 {
-                pass.connected();
-                return self.finish(result, key, stream);
-            }
-        }
-        let mut stream = match connect(settings, call, &target, deadline).await {
-            Ok(stream) => stream,
-            Err(cause) => {
-                pass.failed(&cause);
-                return End::NotSent(cause);
-            }
-        };
-        pass.connected();
-        let result = exchange(&mut stream, &prepared, settings.response_body, written).await;
-        match result {
-            Err(fault) if written.load(Ordering::Relaxed) == 0 => End::NotSent(fault.to_string()),
-            result => self.finish(result, key, stream),
-        }
-    }
-
-    fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: &Key, stream: TcpStream) -> End {
+    pub(super) fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: &Key, stream: TcpStream) -> End {
         match result {
             Ok((answer, reuse)) => {
                 if let Reuse::For(said) = reuse {
@@ -230,18 +243,14 @@ impl Upstream {
         }
     }
 
+    pub(super) fn lingering(&self) -> &Lingering {
+        &self.shared.lingering
+    }
+
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
         self.shared.pool.len()
     }
-}
-
-/// A call that may go out.
-struct Ready<'a> {
-    target: Target<'a>,
-    prepared: Prepared,
-    key: &'a Key,
-    deadline: Instant,
 }
 
 /// What the connection is known by, for the gate, the pool and for people.

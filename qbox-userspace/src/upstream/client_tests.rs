@@ -38,6 +38,7 @@ async fn call(upstream: &Upstream, method: &str, url: &str, body: &'static str) 
             patient: false,
         })
         .await
+        .0
 }
 
 fn status(end: &End) -> u16 {
@@ -117,7 +118,8 @@ async fn no_place_in_time_is_held_back() {
             timeout: Duration::from_millis(50),
             patient: false,
         })
-        .await;
+        .await
+        .0;
     assert!(matches!(end, End::Held(_)), "{end:?}");
     assert_eq!(first.await.unwrap(), End::TimedOut);
 }
@@ -234,7 +236,8 @@ async fn a_forced_destination_keeps_the_host() {
             timeout: Duration::from_secs(1),
             patient: false,
         })
-        .await;
+        .await
+        .0;
     assert_eq!(status(&end), 200);
     assert_eq!(
         service.await.unwrap(),
@@ -290,7 +293,7 @@ async fn a_service_that_is_not_there_is_let_alone_until_it_is() {
         timeout: Duration::from_secs(2),
         patient: true,
     };
-    assert_eq!(status(&upstream.call(patient).await), 200);
+    assert_eq!(status(&upstream.call(patient).await.0), 200);
     assert_eq!(status(&call(&upstream, "PUT", &url, "").await), 200);
     assert_eq!(upstream.stats().open, []);
 }
@@ -332,4 +335,94 @@ async fn who_waited_for_a_place_has_half_of_its_time_left() {
         "{b:?}"
     );
     assert_eq!(upstream.stats().in_flight, 0);
+}
+
+/// A service that answers its first two requests when it is told to, and the call to it that is over before.
+async fn overdue(settings: Settings) -> (Upstream, (End, Option<Late>), tokio::sync::oneshot::Sender<()>) {
+    let (listener, url) = listener().await;
+    let (answer, told) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _head = read_head(&mut stream).await;
+        drop(told.await);
+        // Where nobody listens any more this fails.
+        drop(stream.write_all(OK).await);
+        std::future::pending::<()>().await;
+    });
+    let upstream = Upstream::new(settings);
+    let ended = upstream
+        .call(Outgoing {
+            method: "PUT",
+            url: &url,
+            headers: &[],
+            body: Bytes::new(),
+            via: &Via::Node,
+            destination: None,
+            timeout: Duration::from_millis(50),
+            patient: false,
+        })
+        .await;
+    (upstream, ended, answer)
+}
+
+#[tokio::test]
+async fn an_answer_after_its_time_is_heard_and_takes_no_calls_place() {
+    let settings = Settings {
+        max_calls: 1,
+        ..Settings::default()
+    };
+    let (upstream, (end, late), answer) = overdue(settings).await;
+    assert_eq!(end, End::TimedOut);
+    let stats = upstream.stats();
+    assert_eq!((stats.lingering, stats.in_flight), (1, 0));
+    answer.send(()).unwrap();
+    assert_eq!(status(&late.unwrap().end().await), 200);
+    let stats = upstream.stats();
+    assert_eq!((stats.lingering, stats.unheard), (0, 0));
+    // The connection is as good as any.
+    assert_eq!(upstream.idle(), 1);
+}
+
+#[tokio::test]
+async fn nobody_is_listened_to_for_ever_nor_are_too_many() {
+    let settings = Settings {
+        linger: Duration::from_millis(50),
+        max_lingering: 1,
+        ..Settings::default()
+    };
+    let (upstream, (end, late), _answer) = overdue(settings).await;
+    assert_eq!(end, End::TimedOut);
+    assert_eq!(late.unwrap().end().await, End::TimedOut);
+    assert_eq!(upstream.stats().unheard, 1);
+    for (linger, max_lingering, unheard) in [(1, 0, 1), (0, 1, 0)] {
+        let settings = Settings {
+            linger: Duration::from_secs(linger),
+            max_lingering,
+            ..Settings::default()
+        };
+        let (upstream, (end, late), _answer) = overdue(settings).await;
+        assert_eq!(end, End::TimedOut);
+        assert!(late.is_none());
+        assert_eq!(upstream.stats().unheard, unheard);
+    }
+}
+
+#[tokio::test]
+async fn half_a_request_is_not_left_to_be_read_later() {
+    let (listener, url) = listener().await;
+    let upstream = Upstream::new(Settings::default());
+    let call = upstream.call(Outgoing {
+        method: "PUT",
+        url: &url,
+        headers: &[],
+        // More than the kernel takes for a service that doesn't read.
+        body: Bytes::from(vec![b'x'; 64 * 1024 * 1024]),
+        via: &Via::Node,
+        destination: None,
+        timeout: Duration::from_millis(200),
+        patient: false,
+    });
+    let (ended, _accepted) = tokio::join!(call, listener.accept());
+    assert_eq!(ended.0, End::TimedOut);
+    assert!(ended.1.is_none());
 }

@@ -50,7 +50,7 @@ pub(super) enum Reuse {
 }
 
 /// A request as it goes out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// Request line and fields, with the empty line.
     pub(super) head: Bytes,

@@ -37,6 +37,10 @@ pub struct Stats {
     pub held: u64,
     /// How often a circuit has opened.
     pub opened: u64,
+    /// Calls whose time is over, and that are still listened to.
+    pub lingering: usize,
+    /// Those so far that were not listened to as long as it takes: no place, or no answer in that time either.
+    pub unheard: u64,
     /// The circuits that are open.
     pub open: Vec<OpenCircuit>,
 }
@@ -198,6 +202,9 @@ impl Gate {
             held: self.held.load(Ordering::Relaxed),
             opened: self.opened.load(Ordering::Relaxed),
             open,
+            // The client's to tell.
+            lingering: 0,
+            unheard: 0,
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum Act {
     Serve,
     /// Does it, and answers later than it could.
     ServeLate(Duration),
+    /// Does it, and answers, only after that time, and also if whoever asked has gone away.
+    ServeAfter(Duration),
     /// Does it, and resets the connection instead of an answer.
     ServeAndReset,
     /// Does nothing, and answers with this status.

@@ -143,7 +143,18 @@ async fn answer(
     if let Act::Refuse(status) = act {
         return refused(status);
     }
-    let (status, booked) = book(&asked, &books);
+    let (status, booked) = match act {
+        Act::ServeAfter(delay) => {
+            let (asked, books) = (asked.clone(), Arc::clone(&books));
+            // A task of its own: what is under way goes on when the connection is closed.
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                book(&asked, &books)
+            })
+            .await?
+        }
+        _ => book(&asked, &books),
+    };
     match act {
         Act::Answer(status, headers, body) => return respond(status, &headers, body.to_owned()),
         Act::ServeLate(delay) => tokio::time::sleep(delay).await,
@@ -152,7 +163,7 @@ async fn answer(
             socket.set_linger(Some(Duration::ZERO))?;
             anyhow::bail!("reset on purpose");
         }
-        Act::Serve | Act::Refuse(_) => {}
+        Act::Serve | Act::ServeAfter(_) | Act::Refuse(_) => {}
     }
     let body = json!({
         "service": name, "id": asked.id(), "booked": booked, "peer": peer.to_string(), "length": length,

@@ -238,6 +238,15 @@ impl Disk {
         files
     }
 
+    /// What the files hold together, in bytes.
+    pub(crate) fn used(&self) -> usize {
+        let files = self.nodes.iter().map(|node| match node {
+            Node::File(file) => file.now.len(),
+            Node::Folder(_) => 0,
+        });
+        files.sum()
+    }
+
     /// Whether the power is gone.
     pub(crate) fn is_off(&self) -> bool {
         self.changes_left == Some(0)
@@ -311,11 +320,7 @@ impl Disk {
     pub(crate) fn write(&mut self, number: u64, at: usize, data: &[u8]) -> Result<(), Errno> {
         self.powered()?;
         if let Some(space) = self.space {
-            let files = self.nodes.iter().map(|node| match node {
-                Node::File(file) => file.now.len(),
-                Node::Folder(_) => 0,
-            });
-            let used: usize = files.sum();
+            let used = self.used();
             let more = (at + data.len()).saturating_sub(self.file(number)?.now.len());
             if more > 0 && used + more > space {
                 return Err(Errno::ENOSPC);

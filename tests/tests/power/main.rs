@@ -5,6 +5,7 @@
 
 mod disk;
 mod mount;
+mod whole;
 
 use anyhow::{Context, Result, bail, ensure};
 use disk::{Chance, Disk, Sync};

@@ -12,9 +12,12 @@ use super::*;
 use crate::config;
 use crate::journal::{self, Memory};
 use crate::saga::{Headers, Request};
+use crate::upstream;
 use service::{Act, Seen, Service};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an attempt is listened to beyond its time: long for those that wait for it, and short for those that don't.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// A plan and its hash, from a saga file's text.
 pub(crate) fn plan(text: &str) -> (Arc<Plan>, PlanHash) {
@@ -65,7 +68,11 @@ pub(crate) fn runner() -> Runner {
 }
 
 fn runner_with(journal: impl Journal, settings: Settings) -> Runner {
-    Runner::new(Arc::new(journal), Upstream::new(Default::default()), settings)
+    let upstream = upstream::Settings {
+        linger: LINGER,
+        ..Default::default()
+    };
+    Runner::new(Arc::new(journal), Upstream::new(upstream), settings)
 }
 
 pub(crate) fn start(

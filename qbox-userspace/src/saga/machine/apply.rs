@@ -105,12 +105,15 @@ impl Saga {
     /// From now on the answer is as things stand now, if it is due. At the saga's end nothing can change it any more.
     fn keep_reply(&mut self) {
         if self.due.is_none() && self.ended.is_none() && self.answers() {
-            self.due = Some(Box::new(self.clone()));
+            let mut then = self.clone();
+            then.stop_listening();
+            self.due = Some(Box::new(then));
         }
     }
 
     fn finish(&mut self, state: SagaState) {
         self.ended = Some(state);
+        self.stop_listening();
         for run in &mut self.runs {
             run.transaction.stop();
             run.probe.stop();
@@ -219,6 +222,7 @@ impl Saga {
             }
             Direction::Transaction => {
                 run.class = run.class.max(Some(class));
+                run.refused = class == Class::NotApplied && matches!(end, AttemptEnd::Answered(_));
                 if class == Class::Unknown && !matches!(end, AttemptEnd::Answered(_)) {
                     run.expect_late(attempt);
                 }
@@ -301,6 +305,7 @@ impl Saga {
     fn recover(&mut self) {
         // What a start reads may not be on disk yet: a process that was killed leaves it to the system to write it.
         self.heard = false;
+        self.stop_listening();
         // The time in which there was no Qbox is nobody's patience.
         for run in &mut self.runs {
             run.transaction.first = None;
@@ -367,6 +372,9 @@ impl Saga {
             OperatorAction::Skip(step) => {
                 let undoing = self.compensating.is_some();
                 self.change(*step, |run| run.finish_by_hand(undoing));
+                if !undoing && self.past_pivot() {
+                    self.go_on();
+                }
             }
             OperatorAction::Resolve => {
                 let undoing = self.turned.is_some();
@@ -381,7 +389,12 @@ impl Saga {
                     run.probe.stop();
                 }
             }
-            OperatorAction::Compensate => self.abort = Some(format!("an operator: {why}")),
+            OperatorAction::Compensate => {
+                self.abort = Some(format!("an operator: {why}"));
+                for run in &mut self.runs {
+                    run.give_up(why);
+                }
+            }
             OperatorAction::Pause => self.paused = true,
             OperatorAction::Resume => self.paused = false,
         }
@@ -391,6 +404,7 @@ impl Saga {
 impl Run {
     /// An operator wants what is stuck, or waits, to be tried again now.
     fn retry(&mut self, undoing: bool) {
+        let open = self.is_open();
         let stuck = self.stuck.take().is_some();
         if undoing {
             for undo in self
@@ -400,10 +414,24 @@ impl Run {
             {
                 undo.lane.start_anew();
             }
+        } else if open {
+            // How it ended is still what another attempt follows from.
+            let last = self.transaction.last.take();
+            self.transaction.start_anew();
+            self.transaction.last = last;
         } else if stuck {
             self.failed = None;
             self.transaction.start_anew();
             self.probe.start_anew();
+        }
+    }
+
+    /// An operator wants the saga undone, and so says of a pivot that nobody could know of that it was not applied.
+    fn give_up(&mut self, why: &str) {
+        if self.is_open() {
+            self.stuck = None;
+            self.class = Some(Class::NotApplied);
+            self.failed = Some(format!("an operator: {why}"));
         }
     }
 

@@ -16,10 +16,18 @@ impl Saga {
     /// Takes one input in. False: it changes nothing.
     pub(super) fn take(&mut self, input: Input, now: Timestamp, events: &mut Vec<Event>) -> bool {
         match input {
-            Input::Outcome(outcome) => match self.ended_by(outcome, now) {
-                Some(event) => self.record(event, events),
-                None => return false,
-            },
+            Input::Outcome(outcome) => {
+                let silent = self.hears_out(&outcome);
+                match self.ended_by(outcome, now) {
+                    Some(event) => self.record(event, events),
+                    // What waited for that answer needs wait no longer.
+                    None => return silent,
+                }
+            }
+            Input::Listening { step, attempt } => {
+                self.listen(step, attempt);
+                return false;
+            }
             Input::Timer => {}
             Input::Operator(operator) => {
                 if self.objection(&operator.action).is_some() {
@@ -225,24 +233,13 @@ impl Saga {
             match self.ask(id, step, run, at) {
                 Ask::Now(event) => Some(*event),
                 Ask::Later => None,
-                Ask::No => match self.mute(id, step, run) {
+                Ask::No => match self.mute(id, step, run).or_else(|| self.balks(id, step, run, at)) {
                     Some(_) if run.stuck.is_some() => None,
                     Some(cause) => Some(Event::Stuck { step: id, cause, at }),
                     None => Some(give_up(id, run, at)),
                 },
             }
         })
-    }
-
-    /// A pivot that may have been applied, and can't be sent again, because a secret of it is gone: what is before it may
-    /// not be undone. Says why.
-    fn mute(&self, id: StepId, step: &Step, run: &Run) -> Option<String> {
-        let open = step.kind == Kind::Pivot && run.class == Some(Class::Unknown) && self.gap().is_some();
-        let hole = self.request(id, Direction::Transaction, run.transaction.next());
-        let why = hole.err().filter(|_| open)?;
-        Some(format!(
-            "the pivot may or may not have been applied, and can't be sent again: {why}"
-        ))
     }
 
     /// Another attempt of the transaction, after a wait.
@@ -258,6 +255,7 @@ impl Saga {
         };
         let limit = match why {
             Why::Hole(_) => return None,
+            _ if self.balks(id, step, run, at).is_some() => return None,
             _ if endless => Limit::None,
             _ if forward => Limit::Policy,
             _ => return None,
@@ -424,14 +422,20 @@ impl Saga {
 
     fn compensated(&self, at: Timestamp) -> Option<Event> {
         self.compensating?;
-        self.each()
-            .all(|(_, step, run)| !run.needs_undo(step) || run.undone)
-            .then_some(Event::Compensated { at })
+        (self.all_undone() && !self.listens()).then_some(Event::Compensated { at })
     }
 
-    /// The caller of a saga that takes too long.
+    /// As far as is known.
+    fn all_undone(&self) -> bool {
+        self.each()
+            .all(|(_, step, run)| !run.needs_undo(step) || run.undone)
+    }
+
+    /// The caller of a saga that takes too long; or that could end, but for what may be heard yet.
     fn answer(&self, at: Timestamp) -> Option<Event> {
-        (at >= self.reply_due()?).then_some(Event::ReplyDue { at })
+        let due = self.reply_due()?;
+        let listens = self.compensating.is_some() && self.all_undone();
+        (at >= due || listens).then_some(Event::ReplyDue { at })
     }
 
     /// Whether the step's request is the trigger itself.
@@ -458,7 +462,7 @@ enum Ask {
 }
 
 /// The probe can't be put together, so that it will never tell.
-fn asks_in_vain(run: &Run) -> bool {
+pub(super) fn asks_in_vain(run: &Run) -> bool {
     matches!(run.probe.last, Some(Why::Hole(_)))
 }
 

@@ -80,6 +80,7 @@ fn put_run(run: &Run, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHash
         skipped,
         maybe_sent,
         class,
+        refused,
         probed,
         answered,
         failed,
@@ -91,8 +92,19 @@ fn put_run(run: &Run, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHash
         by_hand,
         stuck,
         unheard,
+        // Not in the records. The world of the walk knows it too, and counts it.
+        listening: _,
     } = run;
-    (skipped, maybe_sent, class, probed, answered, failed.is_some()).hash(hash);
+    (
+        skipped,
+        maybe_sent,
+        class,
+        refused,
+        probed,
+        answered,
+        failed.is_some(),
+    )
+        .hash(hash);
     put_lane(transaction, times, hash);
     put_lane(probe, times, hash);
     for Undo { lane, done, stale } in undo {

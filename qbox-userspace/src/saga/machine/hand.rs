@@ -45,6 +45,8 @@ impl Saga {
                 self.turned.is_some() || self.runs.iter().any(stuck),
                 "it goes forward by itself; `compensate` turns it back",
             ),
+            // It is waited for what nobody can know but a person, who says by this that the pivot was not applied.
+            OperatorAction::Compensate if self.runs.iter().any(Run::is_open) => None,
             OperatorAction::Compensate if self.turned.is_some() => {
                 Some("it has failed, and is being undone already")
             }

@@ -100,6 +100,8 @@ pub(super) struct Run {
     pub(super) maybe_sent: bool,
     /// What its attempts say together; `None`: none has ended.
     pub(super) class: Option<Class>,
+    /// The last attempt of the transaction was answered with a refusal.
+    pub(super) refused: bool,
     /// The probe gave a clear answer.
     pub(super) probed: bool,
     /// The transaction itself answered that it was applied: that answer is the one that counts.
@@ -122,6 +124,8 @@ pub(super) struct Run {
     pub(super) stuck: Option<String>,
     /// Attempts of the transaction whose answer never came: it may still come.
     pub(super) unheard: Vec<u32>,
+    /// Those of them whose exchange somebody still listens to. Not in the records: a restart ends them.
+    pub(super) listening: Vec<u32>,
 }
 
 /// More attempts than this without an answer: the oldest are forgotten, and a late answer to them changes nothing.
@@ -131,6 +135,11 @@ impl Run {
     /// The transaction was sent, or may have been.
     pub(super) fn begun(&self) -> bool {
         self.transaction.sent > 0 || self.maybe_sent
+    }
+
+    /// It is stuck in the middle: nobody knows whether it was applied, and it can't be sent again by itself.
+    pub(super) fn is_open(&self) -> bool {
+        self.stuck.is_some() && self.failed.is_none() && self.class == Some(Class::Unknown)
     }
 
     /// What comes after it may run.
@@ -226,6 +235,20 @@ impl Run {
             self.unheard.remove(0);
         }
         self.unheard.push(attempt);
+    }
+
+    /// An answer may be heard yet by which there would be something to undo, or to decide.
+    pub(super) fn listens(&self, step: &Step) -> bool {
+        let matters = match step.kind {
+            Kind::Compensatable => !step.compensations.is_empty(),
+            Kind::Pivot => true,
+            Kind::Retriable => false,
+        };
+        matters
+            && self
+                .listening
+                .iter()
+                .any(|attempt| self.unheard.contains(attempt))
     }
 
     /// The transaction has happened after its compensation was begun: compensate once more, from the first on.

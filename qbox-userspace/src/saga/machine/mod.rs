@@ -19,6 +19,9 @@
 //! - When a saga turns, retries that are waiting are dropped. A step left unknown by that is still asked by its probe, once.
 //! - A pivot that turns out applied before compensation began wins over the failure: the saga goes on forward. A
 //!   step that then can't be applied is stuck: the saga can be neither undone nor finished without an operator.
+//! - A pivot that may have been applied, of which no probe can tell, and that is refused now, is stuck where its own policy has an end and
+//!   that is reached: the refusals may be the echo of the attempt whose answer never came. Only a person can know; one that turns the saga
+//!   back says that it was not applied.
 //! - A pivot that turns out applied when compensation had begun is stuck, since it can't be undone; the others are undone.
 //! - The caller is answered at the latest `reply_timeout` after compensation began, and at the latest `timeout` and
 //!   `reply_timeout` after the saga began, whatever it waits for (a pivot that must be known, a step behind it, an operator's
@@ -32,6 +35,8 @@
 //! - The answer by which a transaction was applied is the one that others read, with its own request, whatever later
 //!   attempts answer. A probe's that found the effect stands for it where it never came.
 //! - A step whose transaction succeeds after its compensation was begun is compensated from the start, under another key.
+//! - All is undone, but an attempt whose time is over is still listened to ([`Input::Listening`]): the saga is `compensating` until
+//!   nothing can be heard any more, and its caller is answered so, at once. A restart listens to nothing.
 //! - Only a restart loses calls ([`Input::Recovered`]). An outcome that comes in as [`AttemptEnd::Lost`](super::event::AttemptEnd::Lost) (the runner's own
 //!   call failed) is recorded as broken: it counts as an attempt, and may have had an effect.
 //! - A call that a restart cut off is sent again without counting as an attempt, where the saga goes on that way at all.
@@ -46,6 +51,8 @@ mod fingerprint;
 mod hand;
 mod headers;
 mod lane;
+mod listen;
+mod pivot;
 mod summary;
 
 use super::event::{Class, Event, Hidden, SCHEMA};

@@ -255,10 +255,12 @@ impl Story {
             9 | 10 => OperatorAction::Skip(step),
             _ => OperatorAction::Resolve,
         };
+        let open: Vec<_> = Ledger::open_pivots(&self.world).collect();
         if self.world.operator(action.clone()).is_empty() {
             return;
         }
         match action {
+            OperatorAction::Compensate => open.into_iter().for_each(|step| self.ledger.forbid(step)),
             OperatorAction::Skip(step) => self.ledger.undo_by_hand(step),
             OperatorAction::Resolve => self.resolved = true,
             _ => {}

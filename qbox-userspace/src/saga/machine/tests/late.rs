@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::saga::{
     AttemptEnd, BodyTemplate, Call, Direction, Event, Input, Kind, OperatorAction, Place, RequestPlan,
-    RetryOn, SagaState, Scope, Step, StepId, StepState, Template, UndoState,
+    RetryOn, SagaState, Scope, Secrets, Step, StepId, StepState, Template, UndoState,
 };
 
 const T: Direction = Direction::Transaction;
@@ -203,4 +203,83 @@ fn a_late_success_during_the_compensation_makes_its_success_void() {
     assert_eq!(world.saga.state(), SagaState::Compensated);
     // It is over: nothing is looked at any more.
     assert_eq!(world.input(Input::Outcome(outcome(&hotel, answer(200, "")))), []);
+}
+
+/// hotel, whose time is over, and that somebody still listens to; and its first attempt.
+fn listened_to(steps: Vec<Step>) -> (World, Call) {
+    let mut world = World::new(plan(steps), trigger());
+    let hotel = world.open[0].clone();
+    let (step, attempt) = (hotel.step, hotel.attempt);
+    assert_eq!(
+        world.saga.decide(Input::Listening { step, attempt }, world.now),
+        []
+    );
+    world.answer(0, T, AttemptEnd::TimedOut);
+    (world, hotel)
+}
+
+#[test]
+fn a_saga_that_is_undone_ends_when_nothing_can_be_heard_any_more() {
+    for end in [
+        AttemptEnd::TimedOut,
+        AttemptEnd::Broken("closed".to_owned()),
+        answer(409, ""),
+        answer(500, ""),
+    ] {
+        let (mut world, hotel) = listened_to(vec![step("hotel", &[]), step("flight", &[])]);
+        world.answer(1, T, answer(404, ""));
+        let after = world.answer(0, C, answer(404, ""));
+        // Its caller waits no longer; what it is told is not the end.
+        assert!(matches!(after.last(), Some(Event::ReplyDue { .. })), "{after:?}");
+        assert_eq!(world.saga.state(), SagaState::Compensating);
+        let reply = world.saga.reply(&Secrets::default()).unwrap();
+        assert_eq!(reply.status, 502);
+        assert_eq!((world.wake(), world.open.len()), (None, 0));
+        let after = world.input(Input::Outcome(outcome(&hotel, end)));
+        assert!(matches!(after[..], [Event::Compensated { .. }]), "{after:?}");
+        // What it was told stays what it was told.
+        assert_eq!(world.saga.reply(&Secrets::default()).unwrap(), reply);
+    }
+}
+
+#[test]
+fn what_is_heard_when_all_was_undone_is_undone_again() {
+    let (mut world, hotel) = listened_to(vec![step("hotel", &[])]);
+    world.answer(0, C, answer(404, ""));
+    assert_eq!(world.saga.state(), SagaState::Compensating);
+    world.input(late(&hotel, ""));
+    assert_eq!(world.names(), ["hotel!0#2"]);
+    world.answer(0, C, answer(200, ""));
+    assert_eq!(world.saga.state(), SagaState::Compensated);
+    world.check_replay();
+}
+
+#[test]
+fn a_restart_listens_to_nothing() {
+    let (mut world, _) = listened_to(vec![step("hotel", &[])]);
+    world.answer(0, C, answer(404, ""));
+    assert_eq!(world.saga.state(), SagaState::Compensating);
+    world.crash(world.journal.len());
+    assert_eq!(world.saga.state(), SagaState::Compensated);
+    world.check_replay();
+}
+
+#[test]
+fn what_can_only_be_heard_and_not_undone_is_not_waited_for() {
+    let mut steps = vec![step("hotel", &[]), step("flight", &[])];
+    steps[0].compensations.clear();
+    let (mut world, _) = listened_to(steps);
+    world.answer(1, T, answer(404, ""));
+    assert_eq!(world.saga.state(), SagaState::Compensated);
+    world.check_replay();
+}
+
+#[test]
+fn a_committed_saga_listens_to_nothing() {
+    let mut steps = vec![step("hotel", &[])];
+    steps[0].retry = retry(Some(2), &[RetryOn::Any]);
+    let (mut world, _) = listened_to(steps);
+    world.sleep();
+    world.answer(0, T, answer(200, ""));
+    assert_eq!(world.saga.state(), SagaState::Committed);
 }

@@ -2,7 +2,8 @@
 
 use super::world::*;
 use crate::saga::{
-    AttemptEnd, Command, Direction, Kind, OperatorAction, RetryOn, SagaState, StepId, Timer, UndoState,
+    AttemptEnd, Command, Direction, Kind, OperatorAction, RetryOn, SagaState, StepId, StepState, Timer,
+    UndoState,
 };
 use std::time::Duration;
 
@@ -150,4 +151,88 @@ fn what_an_operator_sends_again_waits_for_the_journal() {
     assert_eq!(world.names(), ["car#2"]);
     assert!(world.open[0].durable_first);
     assert_eq!(world.run(|_| answer(200, "")), SagaState::Committed);
+}
+
+/// hotel, and a pivot behind it that is refused as often as it may be, after an attempt that nobody answered.
+fn balking() -> World {
+    let mut steps = vec![step("hotel", &[]), step("pay", &[0])];
+    steps[1].kind = Kind::Pivot;
+    steps[1].compensations.clear();
+    steps[1].retry = retry(Some(3), &[RetryOn::Timeout]);
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, AttemptEnd::TimedOut);
+    for _ in 0..2 {
+        world.sleep();
+        world.answer(1, T, answer(409, ""));
+    }
+    world
+}
+
+#[test]
+fn a_pivot_that_is_refused_after_a_lost_attempt_is_stuck_at_its_policys_end() {
+    let mut world = balking();
+    assert_eq!(world.saga.state(), SagaState::Stuck);
+    assert_eq!(world.views()[1], (StepState::Running, UndoState::Stuck));
+    let cause = world.saga.steps().nth(1).unwrap().cause.unwrap().to_owned();
+    assert!(cause.contains("is refused now: answered 409"), "{cause}");
+    // The deadline passes: nothing may be undone that belongs to it.
+    world.sleep();
+    assert_eq!((world.saga.state(), world.names().len()), (SagaState::Stuck, 0));
+    world.check_replay();
+    // Tried again, as often as before.
+    world.operator(OperatorAction::Retry(None));
+    for _ in 0..3 {
+        world.sleep();
+        world.answer(1, T, answer(409, ""));
+    }
+    assert_eq!(world.saga.state(), SagaState::Stuck);
+    world.operator(OperatorAction::Retry(Some(StepId(1))));
+    world.sleep();
+    world.answer(1, T, answer(200, ""));
+    assert_eq!(world.saga.state(), SagaState::Committed);
+    world.check_replay();
+}
+
+#[test]
+fn a_pivot_that_nobody_can_know_of_is_as_its_operator_says() {
+    for late in [false, true] {
+        let [mut world, mut done] = [balking(), balking()];
+        if late {
+            world.sleep();
+            done.sleep();
+        }
+        done.operator(OperatorAction::Skip(StepId(1)));
+        assert_eq!(done.saga.state(), SagaState::Committed);
+        done.check_replay();
+        world.operator(OperatorAction::Compensate);
+        assert_eq!(world.names(), ["hotel!0"]);
+        assert_eq!(world.views()[1].0, StepState::Refused);
+        world.answer(0, C, answer(200, ""));
+        assert_eq!(world.saga.state(), SagaState::Compensated);
+        world.check_replay();
+    }
+}
+
+#[test]
+fn a_pivot_without_an_end_or_that_is_only_not_heard_of_is_tried_on() {
+    for (attempts, ends) in [
+        (Some(1), answer(409, "")),
+        (Some(3), AttemptEnd::TimedOut),
+        (Some(3), answer(503, "")),
+    ] {
+        let mut steps = vec![step("pay", &[])];
+        steps[0].kind = Kind::Pivot;
+        steps[0].compensations.clear();
+        steps[0].retry = retry(attempts, &[RetryOn::Timeout]);
+        let mut world = World::new(plan(steps), trigger());
+        world.answer(0, T, AttemptEnd::TimedOut);
+        for _ in 0..5 {
+            while world.open.is_empty() {
+                world.sleep();
+            }
+            world.answer(0, T, ends.clone());
+        }
+        assert_eq!(world.run(|_| answer(200, "")), SagaState::Committed);
+    }
 }

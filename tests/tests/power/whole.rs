@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::thread;
 
+const WISH: &str = r#"{"guest":"Ada"}"#;
 const ALL: [&str; 3] = ["hotel", "flight", "car"];
 
 /// Twelve callers who book trips, each its own, until one is answered by no saga; then they say what each was answered:
@@ -57,7 +58,7 @@ fn stops_and_goes_on(fails: impl FnOnce(&mut Disk)) -> Result<String> {
         ..Settings::saga(text)
     };
     let mut world = World::new(&settings)?;
-    ensure!(world.book("1", "{}")?.0 == 201, "all is well at first");
+    ensure!(world.book("1", WISH)?.0 == 201, "all is well at first");
     ensure!(world.qbox.admin().get("/readyz")?.status == 200, "ready at first");
     fails(&mut mounted.disk());
     let answers = world.client.python(CALLERS, &[])?;
@@ -74,7 +75,7 @@ fn stops_and_goes_on(fails: impl FnOnce(&mut Disk)) -> Result<String> {
         Ok((asked(&world)? == before).then_some(before))
     })?;
     for trip in ["2", "3"] {
-        let (status, reply) = world.book(trip, "{}")?;
+        let (status, reply) = world.book(trip, WISH)?;
         ensure!(status == 503, "a trigger got {status}: {reply}");
     }
     ensure!(
@@ -93,7 +94,7 @@ fn stops_and_goes_on(fails: impl FnOnce(&mut Disk)) -> Result<String> {
     agree(&world, &answers, &ends)?;
     // It is as good as new.
     world.qbox.wait_for_pod(world.client.name())?;
-    ensure!(world.book("4", "{}")?.0 == 201, "it takes no triggers");
+    ensure!(world.book("4", WISH)?.0 == 201, "it takes no triggers");
     // Before the disk goes.
     world.qbox.stop(Signal::TERM)?;
     Ok(ready)

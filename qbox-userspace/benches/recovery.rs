@@ -140,7 +140,7 @@ fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, answers: usize, now: Timest
         depth: 0,
     };
     let seed = id.0 as u64;
-    let (mut saga, mut events) = Saga::begin(id, Arc::clone(plan), hash, seed, trigger, now);
+    let (mut saga, mut events) = Saga::begin(id, Arc::clone(plan), hash, seed, trigger, now, usize::MAX);
     for _ in 0..answers {
         let calls = saga.commands();
         for command in calls {

@@ -175,6 +175,12 @@ impl Scrape {
             "Sagas that were halted: their journal failed them, or a bug",
             counts.halted,
         )?;
+        draw.one(
+            Count,
+            "sagas_held_back",
+            "How often a saga had as many steps under way as may be (limits.steps_in_flight), and more to begin",
+            counts.held_back,
+        )?;
         draw.histogram(
             "saga_duration",
             "From a saga's beginning (its trigger's arrival, or the end of its wait for a lock) to its end",

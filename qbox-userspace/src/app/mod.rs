@@ -291,6 +291,7 @@ fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, hosts: Hosts) 
     });
     let settings = runner::Settings {
         in_flight: limits.sagas_in_flight,
+        steps_in_flight: limits.steps_in_flight,
         retain: Retain {
             age: config.journal.keep,
             ..Retain::default()

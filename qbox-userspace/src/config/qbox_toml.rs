@@ -119,6 +119,8 @@ pub struct Limits {
     pub connections: usize,
     /// Sagas running or compensating at once.
     pub sagas_in_flight: usize,
+    /// Steps of one saga at once.
+    pub steps_in_flight: usize,
     /// Idle connections kept for each upstream address.
     pub upstream_connections: usize,
     /// How deep sagas nest.
@@ -247,6 +249,7 @@ impl Default for Config {
                 head: 64 << 10,
                 connections: 10_000,
                 sagas_in_flight: 20_000,
+                steps_in_flight: 64,
                 upstream_connections: 64,
                 depth: 8,
             },
@@ -364,6 +367,7 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         });
         set(&mut limits.connections, t.get("connections"), count);
         set(&mut limits.sagas_in_flight, t.get("sagas_in_flight"), count);
+        set(&mut limits.steps_in_flight, t.get("steps_in_flight"), count);
         set(
             &mut limits.upstream_connections,
             t.get("upstream_connections"),

@@ -108,6 +108,7 @@ pub fn rehearse(plan: &Arc<Plan>, trigger: &Trigger, script: &Script<'_>) -> Reh
         0,
         trigger.clone(),
         now,
+        usize::MAX,
     );
     let mut sent: Vec<Sent> = Vec::new();
     let mut endless = None;

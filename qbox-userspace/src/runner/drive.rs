@@ -186,6 +186,8 @@ struct Drive<'a> {
     /// What the tasks of both are about.
     in_flight: HashMap<Id, Attempt>,
     replied: bool,
+    /// As many of its steps are under way as may be.
+    held_back: bool,
     /// What of its messages a restart would need.
     needs: Needs,
     /// How long its history was when it was last said that it is stuck.
@@ -206,7 +208,9 @@ impl<'a> Drive<'a> {
         // The id's own random bits: an id is never used twice, so neither is a seed.
         let seed = (entry.id.0 as u64) ^ ((entry.id.0 >> 64) as u64);
         let began = shared.clock.now();
-        let (saga, events) = Saga::begin(entry.id, Arc::clone(&entry.plan), plan_hash, seed, trigger, began);
+        let at_once = shared.settings.steps_in_flight;
+        let plan = Arc::clone(&entry.plan);
+        let (saga, events) = Saga::begin(entry.id, plan, plan_hash, seed, trigger, began, at_once);
         let mut drive = Self {
             active,
             shared,
@@ -221,6 +225,7 @@ impl<'a> Drive<'a> {
             late: JoinSet::new(),
             in_flight: HashMap::new(),
             replied: false,
+            held_back: false,
             told: 0,
             needs: Needs::of(&entry.plan),
         };
@@ -250,9 +255,11 @@ impl<'a> Drive<'a> {
             late: JoinSet::new(),
             in_flight: HashMap::new(),
             replied: false,
+            held_back: false,
             told: 0,
             needs: Needs::of(&entry.plan),
         };
+        drive.saga.limit(shared.settings.steps_in_flight);
         let events = drive.saga.decide(Input::Recovered, shared.clock.now());
         drive.append(&events)?;
         Ok(drive)
@@ -330,6 +337,14 @@ impl<'a> Drive<'a> {
             }
         }
         self.shared.stats.learn(plan, self.began, events);
+        // Few plans have as many steps.
+        if plan.steps.len() > self.shared.settings.steps_in_flight {
+            let held_back = self.saga.is_held_back();
+            if held_back && !self.held_back {
+                self.shared.stats.held_back();
+            }
+            self.held_back = held_back;
+        }
         self.entry.update(|summary| summary.learn(&self.saga, events));
         self.shared
             .feed

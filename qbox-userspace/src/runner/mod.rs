@@ -55,6 +55,8 @@ use tokio::sync::{Semaphore, watch};
 pub struct Settings {
     /// Sagas running, compensating, waiting for a lock or stuck at once; a further trigger is [`Refused::Busy`].
     pub in_flight: usize,
+    /// Steps of one saga that are under way at once; see [`saga::Saga::limit`].
+    pub steps_in_flight: usize,
     /// How many finished ones are at hand without a look into the journal.
     pub retain: Retain,
     /// What nobody who looks on is shown.
@@ -67,6 +69,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             in_flight: 10_000,
+            steps_in_flight: 64,
             retain: Retain::default(),
             secrets: Arc::default(),
             keys: Arc::default(),

@@ -74,6 +74,8 @@ pub struct Counts {
     pub joined: u64,
     /// Sagas that were halted, whatever their name: each is for a person to look at.
     pub halted: u64,
+    /// How often a saga had as many steps under way as may be, and more to begin.
+    pub held_back: u64,
 }
 
 /// See the module.
@@ -118,6 +120,10 @@ impl Stats {
 
     pub(super) fn halted(&self) {
         self.counts().halted += 1;
+    }
+
+    pub(super) fn held_back(&self) {
+        self.counts().held_back += 1;
     }
 
     /// Counts what has just happened to a saga that began at `began`.

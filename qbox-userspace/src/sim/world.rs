@@ -136,7 +136,15 @@ fn trigger() -> Trigger {
 
 impl World {
     pub(super) fn new(scene: &Rc<Scene>, budget: Budget) -> Result<Self, Broken> {
-        let (saga, events) = Saga::begin(ID, scene.plan.clone(), scene.hash, 42, trigger(), START);
+        let (saga, events) = Saga::begin(
+            ID,
+            scene.plan.clone(),
+            scene.hash,
+            42,
+            trigger(),
+            START,
+            usize::MAX,
+        );
         let began = events.iter().take(1).cloned();
         let unsent = Saga::replay(scene.plan.clone(), began).map_err(|error| error.to_string())?;
         let mut world = Self {

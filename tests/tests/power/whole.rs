@@ -6,7 +6,6 @@ use crate::mount::Mounted;
 use anyhow::{Context, Result, ensure};
 use qbox_tests::{BOOK_TRIP, DEADLINE, Qbox, Settings, World, wait_for, workspace};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::thread;
 

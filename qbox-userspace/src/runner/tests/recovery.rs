@@ -22,7 +22,7 @@ impl Left {
     fn begun(&self, id: u128, plan: &(Arc<Plan>, PlanHash), trigger: Trigger) {
         let id = SagaId(id);
         let now = Timestamp::default().after(Duration::from_secs(1_800_000_000));
-        let (_, events) = saga::Saga::begin(id, Arc::clone(&plan.0), plan.1, 1, trigger, now);
+        let (_, events) = saga::Saga::begin(id, Arc::clone(&plan.0), plan.1, 1, trigger, now, usize::MAX);
         let sent = |event: &Event| matches!(event, Event::Sending { step: StepId(0), .. });
         assert!(events.iter().any(sent), "{events:?}");
         self.journal.store_plan(plan.1, &plan.0).unwrap();

@@ -327,19 +327,23 @@ impl Saga {
 
     /// A step whose turn has come.
     fn start(&self, at: Timestamp) -> Option<Event> {
-        if self.paused || self.turned.is_some() {
+        if self.paused || self.turned.is_some() || self.is_full() {
             return None;
         }
-        self.each().find_map(|(id, step, run)| {
+        let (id, step, run) = self.next_step()?;
+        Some(if self.holds(step) {
+            sending(id, Direction::Transaction, &run.transaction, at)
+        } else {
+            Event::Skipped { step: id, at }
+        })
+    }
+
+    /// The first step that could start.
+    pub(super) fn next_step(&self) -> Option<(StepId, &Step, &Run)> {
+        self.each().find(|(_, step, run)| {
             // Not begun; or begun anew by an operator.
             let pending = run.transaction.last.is_none() && run.transaction.is_idle() && !run.settled();
-            if !pending || !step.after.iter().all(|before| self.is_done(*before)) {
-                None
-            } else if self.holds(step) {
-                Some(sending(id, Direction::Transaction, &run.transaction, at))
-            } else {
-                Some(Event::Skipped { step: id, at })
-            }
+            pending && step.after.iter().all(|before| self.is_done(*before))
         })
     }
 
@@ -364,7 +368,7 @@ impl Saga {
     /// The next message of a step that is being undone.
     fn undo(&self, at: Timestamp) -> Option<Event> {
         self.compensating?;
-        let blocked = self.blocked();
+        let (blocked, full) = (self.blocked(), self.undoes_its_most());
         self.each().find_map(|(id, step, run)| {
             if !run.needs_undo(step) || run.undone || run.stuck.is_some() {
                 return None;
@@ -380,7 +384,7 @@ impl Saga {
             let Some((n, undo)) = run.next_undo().filter(|_| !run.by_hand) else {
                 return Some(Event::Undone { step: id, at });
             };
-            let waits = blocked.get(id.index()).copied().unwrap_or(false) && !run.undo_begun();
+            let waits = (full || blocked.get(id.index()).copied().unwrap_or(false)) && !run.undo_begun();
             if waits || !undo.lane.is_idle() {
                 return None;
             }

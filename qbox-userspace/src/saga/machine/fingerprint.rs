@@ -25,6 +25,8 @@ impl Saga {
             // Nothing is hidden in one.
             gap: _,
             began,
+            // None in the walk.
+            at_once: _,
             order: _,
             runs,
             exchanges,

@@ -51,6 +51,7 @@ mod fingerprint;
 mod hand;
 mod headers;
 mod lane;
+mod limit;
 mod listen;
 mod pivot;
 mod summary;
@@ -73,6 +74,8 @@ pub struct Saga {
     seed: u64,
     trigger: Trigger,
     began: Timestamp,
+    /// How many steps may be under way at once. Not in the records: what is sent is.
+    at_once: usize,
     /// The steps, each behind all that it comes after.
     order: Vec<StepId>,
     runs: Vec<Run>,
@@ -182,7 +185,8 @@ pub enum ReplayError {
 impl Saga {
     /// A new saga, with the events that begin it: the first requests are ready in [`Saga::commands`].
     ///
-    /// `seed` is where all its chance comes from; two sagas should not have the same.
+    /// `seed` is where all its chance comes from; two sagas should not have the same. `at_once` steps (at least one) may be under
+    /// way: see [`Saga::limit`].
     #[must_use]
     pub fn begin(
         id: SagaId,
@@ -191,6 +195,7 @@ impl Saga {
         seed: u64,
         trigger: Trigger,
         now: Timestamp,
+        at_once: usize,
     ) -> (Self, Vec<Event>) {
         let began = Event::Began {
             schema: SCHEMA,
@@ -203,6 +208,7 @@ impl Saga {
             hidden: None,
         };
         let mut saga = Self::new(id, plan, plan_hash, seed, trigger, now);
+        saga.limit(at_once);
         let mut events = vec![began];
         saga.follow(now, &mut events);
         (saga, events)
@@ -321,6 +327,7 @@ impl Saga {
             seed,
             trigger,
             began,
+            at_once: usize::MAX,
             runs,
             exchanges,
             gap: None,

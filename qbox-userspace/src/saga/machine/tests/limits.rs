@@ -131,3 +131,50 @@ fn a_step_that_was_held_back_is_not_applied() {
         world.check_replay();
     }
 }
+
+#[test]
+fn no_more_steps_are_under_way_than_may_be() {
+    let steps = || ["a", "b", "c", "d", "e"].map(|name| step(name, &[])).into();
+    let mut world = World::limited(plan(steps()), trigger(), 2);
+    assert_eq!(world.names(), ["a", "b"]);
+    assert!(world.saga.is_held_back());
+    world.answer(1, T, answer(200, ""));
+    world.answer(0, T, answer(200, ""));
+    assert_eq!(world.names(), ["c", "d"]);
+    world.answer(2, T, answer(200, ""));
+    assert_eq!(world.names(), ["d", "e"]);
+    assert!(!world.saga.is_held_back());
+    // What was begun is undone, two at a time; what was not is not.
+    world.answer(4, T, answer(404, ""));
+    world.answer(3, T, answer(200, ""));
+    assert_eq!(world.names(), ["a!0", "b!0"]);
+    assert!(world.saga.is_held_back());
+    // One that waits for another attempt holds up no other.
+    world.answer(0, C, answer(500, ""));
+    assert_eq!(world.names(), ["b!0", "c!0"]);
+    world.check_replay();
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+    // A failure starts nothing that had to wait.
+    let mut world = World::limited(plan(steps()), trigger(), 1);
+    world.answer(0, T, answer(404, ""));
+    assert_eq!(
+        (world.saga.state(), world.trace().as_str()),
+        (SagaState::Compensated, "a")
+    );
+}
+
+#[test]
+fn a_step_that_waits_for_another_attempt_keeps_its_place() {
+    let mut steps = vec![step("a", &[]), step("b", &[])];
+    steps[0].retry = retry(Some(2), &[RetryOn::Any]);
+    let mut world = World::limited(plan(steps), trigger(), 1);
+    world.answer(0, T, answer(503, ""));
+    assert!(world.names().is_empty());
+    world.sleep();
+    assert_eq!(world.names(), ["a#2"]);
+    world.answer(0, T, answer(200, ""));
+    assert_eq!(world.names(), ["b"]);
+    // Over a restart too.
+    world.crash(world.journal.len());
+    assert_eq!(world.names(), ["a!0"]);
+}

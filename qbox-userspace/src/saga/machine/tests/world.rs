@@ -141,6 +141,7 @@ pub(super) struct World {
     /// Everything that was ever sent, in order.
     pub(super) sent: Vec<Call>,
     begun: HashSet<Attempt>,
+    at_once: usize,
 }
 
 pub(super) fn key(call: &Call) -> Attempt {
@@ -149,8 +150,14 @@ pub(super) fn key(call: &Call) -> Attempt {
 
 impl World {
     pub(super) fn new(plan: Plan, trigger: Trigger) -> Self {
+        Self::limited(plan, trigger, usize::MAX)
+    }
+
+    /// With so many steps at once.
+    pub(super) fn limited(plan: Plan, trigger: Trigger, at_once: usize) -> Self {
         let plan = Arc::new(plan);
-        let (saga, journal) = Saga::begin(ID, Arc::clone(&plan), PlanHash([7; 32]), 42, trigger, START);
+        let hash = PlanHash([7; 32]);
+        let (saga, journal) = Saga::begin(ID, Arc::clone(&plan), hash, 42, trigger, START, at_once);
         let mut world = Self {
             plan,
             saga,
@@ -160,6 +167,7 @@ impl World {
             open: Vec::new(),
             sent: Vec::new(),
             begun: HashSet::new(),
+            at_once,
         };
         world.carry_out();
         world
@@ -263,6 +271,7 @@ impl World {
             .collect();
         self.begun.retain(|attempt| known.contains(attempt));
         self.saga = Saga::replay(Arc::clone(&self.plan), self.journal.clone()).unwrap();
+        self.saga.limit(self.at_once);
         self.input(Input::Recovered);
     }
 
@@ -324,7 +333,8 @@ impl World {
             .map(|event| serde_json::to_string(event).unwrap())
             .collect();
         let read = written.iter().map(|line| serde_json::from_str(line).unwrap());
-        let again = Saga::replay(Arc::clone(&self.plan), read).unwrap();
+        let mut again = Saga::replay(Arc::clone(&self.plan), read).unwrap();
+        again.limit(self.at_once);
         assert_eq!(format!("{again:?}"), format!("{:?}", self.saga));
         assert_eq!(again.commands(), self.saga.commands());
     }

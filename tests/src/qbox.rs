@@ -75,6 +75,7 @@ pub struct Qbox {
     child: Child,
     ended: Option<ExitStatus>,
     folder: PathBuf,
+    log: PathBuf,
     admin: Admin,
 }
 
@@ -105,7 +106,28 @@ impl Qbox {
         settings.write(&folder, &capture, &node.hosts())?;
         let mut command = node.command("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
-        Self::spawn(command, folder)
+        Self::spawn(command, folder, &[])
+    }
+
+    /// Starts another with the same files that takes this one's place, and waits until it has.
+    ///
+    /// # Errors
+    /// The binary is missing, or it ends or isn't ready in time: then with its log.
+    pub fn take_over(&self, node: &Node) -> Result<Self> {
+        let mut command = node.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        Self::spawn(command, self.folder.clone(), &["--takeover"])?.when_ready()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It doesn't end in time.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let child = &mut self.child;
+        let status = wait_for("Qbox to end", DEADLINE, || Ok(child.try_wait()?))?;
+        self.ended = Some(status);
+        Ok(status)
     }
 
     /// Starts one with a plain listening port, without root.
@@ -118,13 +140,24 @@ impl Qbox {
         settings.write(&folder, &capture, hosts)?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
-        Self::spawn(command, folder)?.when_ready()
+        Self::spawn(command, folder, &[])?.when_ready()
     }
 
     /// `command` ends in the binary, behind setpriv(1): the kernel kills Qbox when the thread that started it ends.
-    fn spawn(mut command: Command, folder: PathBuf) -> Result<Self> {
-        let log = File::create(folder.join("log"))?;
-        command.args(["run", "--config"]).arg(folder.join("qbox.toml"));
+    fn spawn(mut command: Command, folder: PathBuf, more: &[&str]) -> Result<Self> {
+        let log_path = match more {
+            [] => folder.join("log"),
+            // Two run with the same files.
+            [..] => (0..)
+                .map(|number| folder.join(format!("log-{number}")))
+                .find(|path| !path.exists())
+                .context("no name is left for a log")?,
+        };
+        let log = File::create(&log_path)?;
+        command
+            .args(["run", "--config"])
+            .arg(folder.join("qbox.toml"))
+            .args(more);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // Ctrl-C is for the owner, who stops it.
         command.process_group(0);
@@ -133,6 +166,7 @@ impl Qbox {
         Ok(Self {
             child,
             ended: None,
+            log: log_path,
             folder,
             admin,
         })
@@ -160,7 +194,12 @@ impl Qbox {
         }
         // Until it listens nobody answers.
         let answer = self.admin.get("/readyz").ok();
-        Ok(answer.is_some_and(|answer| answer.status == 200))
+        if answer.is_none_or(|answer| answer.status != 200) {
+            return Ok(false);
+        }
+        // It may be one that is still to hand over.
+        let status = self.admin.json("/api/v1/status").ok();
+        Ok(status.is_some_and(|status| status["pid"] == self.child.id()))
     }
 
     /// Waits until the pod is captured.
@@ -200,7 +239,7 @@ impl Qbox {
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Its process.
@@ -254,10 +293,7 @@ impl Qbox {
         if self.child.try_wait()?.is_none() {
             self.signal(signal)?;
         }
-        let child = &mut self.child;
-        let status = wait_for("Qbox to end", DEADLINE, || Ok(child.try_wait()?))?;
-        self.ended = Some(status);
-        Ok(status)
+        self.wait()
     }
 }
 

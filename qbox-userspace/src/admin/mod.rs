@@ -8,6 +8,7 @@ mod actions;
 mod bounded;
 mod definitions;
 mod events;
+mod handover;
 mod history;
 mod list;
 mod metrics;
@@ -20,6 +21,7 @@ mod token;
 mod view;
 
 pub use definitions::{Definitions, LoadError, definition};
+pub use handover::HandOver;
 pub use history::{EventView, SagaView, StepView};
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
@@ -85,6 +87,8 @@ pub struct Node {
     pub definitions: Box<dyn Fn() -> Arc<Definitions> + Send + Sync>,
     /// Reads the files again, and says what is loaded then. It blocks on the disk.
     pub reload: Box<dyn Fn() -> Arc<Definitions> + Send + Sync>,
+    /// Lets another Qbox take this one's place.
+    pub handover: HandOver,
 }
 
 impl std::fmt::Debug for Node {

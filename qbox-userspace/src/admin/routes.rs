@@ -5,6 +5,7 @@ use super::actions;
 use super::bounded::Bounded;
 use super::definitions::{definitions, reload};
 use super::events::{Followers, events};
+use super::handover::handover;
 use super::history::SagaView;
 use super::list;
 use super::peer::Peer;
@@ -50,6 +51,7 @@ pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/events", get(events)),
         ("/api/v1/definitions", get(definitions)),
         ("/api/v1/reload", post(reload)),
+        ("/api/v1/handover", post(handover)),
     ]
 }
 

@@ -39,6 +39,10 @@ pub(super) fn node() -> Node {
                 ..Definitions::default()
             })
         }),
+        handover: Box::new(|| {
+            let (done, waits) = tokio::sync::oneshot::channel();
+            done.send(2).ok().map(|()| waits)
+        }),
     }
 }
 
@@ -123,6 +127,31 @@ async fn both_sockets_answer_and_only_to_their_own_name() {
     let (_, status) = get(&admin, "/api/v1/status");
     assert_eq!(status["capture"]["listen"], "127.0.0.1:3001");
     assert_eq!(status["pid"], std::process::id());
+}
+
+#[tokio::test]
+async fn a_handover_is_asked_on_the_unix_socket_alone() {
+    let (admin, _folder) = start(&runner(), node());
+    let path = "/api/v1/handover";
+    let (status, _, body) = exchange(&admin, "POST", path, "{}");
+    assert_eq!((status, body.as_str()), (200, "{\"left\":2}"));
+    let mut tcp = std::net::TcpStream::connect(admin.address()).unwrap();
+    let host = admin.address();
+    let kind = "application/json";
+    write!(
+        tcp,
+        "POST {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 2\r\n\r\n{{}}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 403"), "{answer}");
+    let none = Node {
+        handover: Box::new(|| None),
+        ..node()
+    };
+    let (admin, _folder) = start(&runner(), none);
+    assert_eq!(exchange(&admin, "POST", path, "{}").0, 409);
 }
 
 #[tokio::test]

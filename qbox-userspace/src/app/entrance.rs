@@ -8,12 +8,15 @@ use crate::intercept::{self, Accepted, Capture, Destination, Network, Other, Pod
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+
+/// Ports that are tried for one Qbox beside another, from the configured one on.
+const PORTS: u16 = 4;
 
 /// The way in; dropped, it leaves nothing behind.
 pub(super) enum Entrance {
@@ -41,19 +44,62 @@ impl Entrance {
     /// What it needs is missing: the address, leave, the kernel's help.
     pub(super) fn open(config: &Config, plans: &[Arc<Plan>], proxy: Proxy<Gateway>) -> anyhow::Result<Self> {
         match config.capture.mode {
-            CaptureMode::Ebpf => Self::captured(&config.capture, plans, proxy),
+            CaptureMode::Ebpf => Self::captured(&config.capture, config.capture.port, plans, proxy),
             CaptureMode::Explicit => Self::explicit(config.explicit.listen, proxy),
+        }
+    }
+
+    /// Opens it beside the Qbox that runs and whose listeners are on the port `taken`: as long as that captures, nothing comes in
+    /// here.
+    ///
+    /// # Errors
+    /// As [`Entrance::open`]; all ports that are tried are in use; or it is no mode in which there could be two.
+    pub(super) fn open_beside(
+        taken: Option<u16>,
+        config: &Config,
+        plans: &[Arc<Plan>],
+        proxy: &Proxy<Gateway>,
+    ) -> anyhow::Result<Self> {
+        let (CaptureMode::Ebpf, Some(taken)) = (config.capture.mode, taken) else {
+            bail!("explicit mode is not handed over: stop the running Qbox first");
+        };
+        let configured = config.capture.port;
+        // One before the last may still have connections to end.
+        let ports = (0..PORTS).filter_map(|number| configured.checked_add(number));
+        for port in ports.filter(|port| *port != taken) {
+            let entrance = Self::captured(&config.capture, port, plans, proxy.clone())?;
+            match &entrance {
+                Self::Captured { capture, .. } if capture.is_port_taken() => {}
+                Self::Captured { .. } | Self::Explicit { .. } => return Ok(entrance),
+            }
+        }
+        bail!(
+            "in some pod the ports from {configured} on (`port` of [capture]) are all in use: has an earlier Qbox still to end?"
+        );
+    }
+
+    /// Whether another Qbox can take this one's place.
+    pub(super) fn can_hand_over(&self) -> bool {
+        matches!(self, Self::Captured { .. })
+    }
+
+    /// Lets no further connection in, so that they come to the next Qbox. Those that are in go on.
+    pub(super) fn hand_over(&mut self) {
+        match self {
+            Self::Captured { capture, .. } => capture.hand_over(),
+            Self::Explicit { listener, .. } => *listener = None,
         }
     }
 
     fn captured(
         config: &crate::config::Capture,
+        port: u16,
         plans: &[Arc<Plan>],
         proxy: Proxy<Gateway>,
     ) -> anyhow::Result<Self> {
         let settings = intercept::Settings {
             cgroup: config.cgroup.clone(),
-            port: config.port,
+            port,
             mark: MARK,
             when_down: config.when_down,
             unknown: config.unknown,
@@ -77,7 +123,7 @@ impl Entrance {
         Ok(Self::Captured {
             cgroup: capture.cgroup().to_owned(),
             capture: Arc::new(capture),
-            port: config.port,
+            port,
             ports,
             when_down: config.when_down,
         })

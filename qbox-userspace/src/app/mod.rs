@@ -7,6 +7,7 @@
 mod clean;
 mod counts;
 mod entrance;
+mod handover;
 mod logs;
 mod reload;
 mod signals;
@@ -15,7 +16,9 @@ mod watch;
 use crate::admin::{self, Admin, Node};
 use crate::config::{self, CaptureMode, Config, Loaded, LoadedSaga, Store};
 use crate::gateway::{Definition, Gateway};
-use crate::journal::{Durable, Journal, JournalError, Memory, OpenError, Page, Retention, Split, durable};
+use crate::journal::{
+    Coming, Durable, Journal, JournalError, Memory, OpenError, Page, Retention, Split, durable,
+};
 use crate::keys::Keys;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State};
@@ -30,6 +33,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 
 /// What `qbox run` is given.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Listen on a plain port, whatever `capture.mode` says.
     pub explicit: bool,
+    /// Take the place of the Qbox that runs, if one does.
+    pub takeover: bool,
 }
 
 /// How long a connection that was turned just before the end may take to arrive. It is the kernel's own loopback: without
@@ -102,22 +108,25 @@ async fn serve(
         tracing::warn!(folder = %config.sagas.display(), "no saga is defined: everything passes through");
     }
     let hosts = hosts(config)?;
-    // Before anything is captured: a second Qbox on the node ends here, and no pod notices.
-    let admin = admin::Bound::new(&admin::Settings {
-        listen: config.admin.listen,
-        socket: config.admin.socket.clone(),
-        token_file: config.admin.token_file.clone(),
-    })?;
-    let runner = runner(config, keys(config)?, journal(config)?, hosts.clone());
-    let recovered = runner.recover();
-    if recovered != Recovered::default() {
-        let Recovered {
-            open,
-            ended,
-            unreadable,
-        } = recovered;
-        tracing::info!(open, ended, unreadable, "sagas found in the journal");
-    }
+    let coming = Arc::new(Coming::default());
+    let runner = runner(config, keys(config)?, Arc::clone(&coming) as _, hosts.clone());
+    let before = match options.takeover {
+        true => handover::find(&config.admin.socket)?,
+        false => None,
+    };
+    let start = match before {
+        Some(before) => {
+            runner.hold();
+            Start::After(before)
+        }
+        // Before anything is captured: a second Qbox on the node ends here, and no pod notices.
+        None => {
+            let admin = bind(config)?;
+            coming.came(journal(config)?);
+            recover(&runner);
+            Start::Alone(admin)
+        }
+    };
     let plans: Vec<Arc<Plan>> = sagas.iter().map(|saga| Arc::clone(&saga.plan)).collect();
     let loaded: Vec<(Definition, String)> = sagas
         .into_iter()
@@ -127,10 +136,13 @@ async fn serve(
     let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), reload::limits(config)));
     let proxy = Proxy::new(
         Arc::clone(&gateway),
-        proxy_settings(config, admin.address()),
+        proxy_settings(config, start.address(config)),
         hosts,
     );
-    let mut entrance = Entrance::open(config, &plans, proxy.clone())?;
+    let mut entrance = match &start {
+        Start::Alone(_) => Entrance::open(config, &plans, proxy.clone())?,
+        Start::After(before) => Entrance::open_beside(before.port, config, &plans, &proxy)?,
+    };
     let reloader = Arc::new(Reloader::new(
         options.clone(),
         config.clone(),
@@ -139,6 +151,12 @@ async fn serve(
         &entrance,
         level,
     ));
+    let admin = match start {
+        Start::Alone(admin) => admin,
+        Start::After(before) => take_over(before, config, &coming, &runner).await?,
+    };
+    let (ask, mut asked) = mpsc::channel(1);
+    let can_hand_over = entrance.can_hand_over();
     let (told, again) = (Arc::clone(&reloader), Arc::clone(&reloader));
     let node = Node {
         capture: entrance.describe(),
@@ -146,6 +164,10 @@ async fn serve(
         traffic: counts::traffic(proxy.clone(), entrance.captured_so_far()),
         definitions: Box::new(move || told.told()),
         reload: Box::new(move || again.reload()),
+        handover: Box::new(move || {
+            let (done, waits) = oneshot::channel();
+            (can_hand_over && ask.try_send(done).is_ok()).then_some(waits)
+        }),
     };
     let admin = Admin::start(admin, runner.clone(), node)?;
     tracing::info!(
@@ -155,32 +177,123 @@ async fn serve(
         "ready: {entrance}"
     );
     watch::start(&reloader).context("can't start the thread that watches the files")?;
-    signals.next(|| reload_at_once(&reloader)).await;
+    let next: Option<oneshot::Sender<usize>> = tokio::select! {
+        () = signals.next(|| reload_at_once(&reloader)) => None,
+        next = asked.recv() => next,
+    };
     let closing = Arc::clone(&reloader);
     tokio::task::spawn_blocking(move || closing.close()).await?;
-    tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
-    entrance.close();
     let drain = async {
-        tokio::time::sleep(ARRIVAL).await;
-        let sagas = config.grace.saturating_sub(LAST_ANSWERS.min(config.grace / 10));
-        let (left, ()) = tokio::join!(runner.drain(sagas), proxy.drain(config.grace));
-        left
+        match next {
+            None => {
+                tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
+                entrance.close();
+                tokio::time::sleep(ARRIVAL).await;
+                let (left, ()) = tokio::join!(runner.drain(for_sagas(config)), proxy.drain(config.grace));
+                if left > 0 {
+                    name_left(&runner, config.journal.store);
+                }
+                tracing::info!(left, "stopped{}", entrance.left_behind());
+                // Behind the drain, of which it tells.
+                drop(admin);
+            }
+            Some(done) => {
+                tracing::info!(grace = ?config.grace, "handing over: another Qbox takes this one's place");
+                entrance.hand_over();
+                tokio::time::sleep(ARRIVAL).await;
+                tokio::join!(hand_over(config, &runner, admin, done), proxy.drain(config.grace));
+                tracing::info!("handed over, and the connections that were here have ended");
+            }
+        }
     };
     tokio::select! {
-        left = drain => {
-            if left > 0 {
-                name_left(&runner, config.journal.store);
-            }
-            tracing::info!(left, "stopped{}", entrance.left_behind());
-        }
+        () = drain => Ok(()),
         () = signals.next(|| {}) => {
             name_left(&runner, config.journal.store);
-            bail!("stopped by a second signal, with {} sagas in flight", runner.health().in_flight)
+            let left = runner.health().in_flight;
+            bail!("stopped by a second signal, with {left} sagas in flight")
         }
     }
-    // Behind the drain, of which it tells.
+}
+
+/// How this Qbox came to run.
+enum Start {
+    /// There was none.
+    Alone(admin::Bound),
+    /// One runs, and is to hand over.
+    After(handover::Predecessor),
+}
+
+impl Start {
+    /// Where the admin API is, or will be.
+    fn address(&self, config: &Config) -> SocketAddr {
+        match self {
+            Self::Alone(admin) => admin.address(),
+            Self::After(_) => config.admin.listen,
+        }
+    }
+}
+
+fn bind(config: &Config) -> anyhow::Result<admin::Bound> {
+    Ok(admin::Bound::new(&admin::Settings {
+        listen: config.admin.listen,
+        socket: config.admin.socket.clone(),
+        token_file: config.admin.token_file.clone(),
+    })?)
+}
+
+/// Takes up what the journal holds.
+fn recover(runner: &Runner) {
+    let recovered = runner.recover();
+    if recovered != Recovered::default() {
+        let Recovered {
+            open,
+            ended,
+            unreadable,
+        } = recovered;
+        tracing::info!(open, ended, unreadable, "sagas found in the journal");
+    }
+}
+
+/// Has the Qbox that runs hand over. From its agreement on connections come here; triggers wait until the journal does.
+async fn take_over(
+    before: handover::Predecessor,
+    config: &Config,
+    coming: &Coming,
+    runner: &Runner,
+) -> anyhow::Result<admin::Bound> {
+    let pid = before.pid;
+    before.hand_over().await?;
+    coming.came(handover::patiently(|| journal(config)).await?);
+    recover(runner);
+    runner.resume();
+    let admin = handover::patiently(|| bind(config)).await?;
+    tracing::info!(pid, "took the place of the Qbox that ran before");
+    Ok(admin)
+}
+
+/// What of the grace is the sagas': the rest is for telling their callers.
+fn for_sagas(config: &Config) -> Duration {
+    config.grace.saturating_sub(LAST_ANSWERS.min(config.grace / 10))
+}
+
+/// Lets go of what only one Qbox can have, and says so: sagas, the journal, the admin sockets.
+async fn hand_over(config: &Config, runner: &Runner, admin: Admin, done: oneshot::Sender<usize>) {
+    let patience = match config.journal.store {
+        Store::Disk => for_sagas(config).min(handover::SAGAS),
+        // Nobody could take them up.
+        Store::Memory => for_sagas(config),
+    };
+    let left = runner.drain(patience).await;
+    if left > 0 {
+        name_left(runner, config.journal.store);
+    }
+    runner.release().await;
+    // Who asked may have gone.
+    let _ = done.send(left);
+    // For the answer to be on its way.
+    tokio::time::sleep(ARRIVAL).await;
     drop(admin);
-    Ok(())
 }
 
 /// Reads the files again, aside.

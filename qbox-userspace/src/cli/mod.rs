@@ -67,6 +67,9 @@ struct Run {
     /// Listen on a plain port ([explicit] in the configuration) instead of capturing with eBPF. Needs no root.
     #[arg(long)]
     explicit: bool,
+    /// Take the place of the Qbox that runs on this node with the same configuration, if one does: an upgrade without a gap.
+    #[arg(long, conflicts_with = "explicit")]
+    takeover: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -230,9 +233,16 @@ impl Running {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(Run { config, explicit }) => {
-            app::run(&app::Options { config, explicit }).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Run(Run {
+            config,
+            explicit,
+            takeover,
+        }) => app::run(&app::Options {
+            config,
+            explicit,
+            takeover,
+        })
+        .map(|()| ExitCode::SUCCESS),
         Command::Clean(Clean { config, all }) => app::clean(&config, all).map(|gone| {
             for what in &gone {
                 print(&format!("removed {what}\n"));

@@ -96,6 +96,7 @@ impl Gateway {
         if trigger.depth > limit {
             return problem::too_deep(limit);
         }
+        self.runner.ready().await;
         match self
             .runner
             .start_saga(&definition.plan, definition.hash, trigger, pod)

@@ -15,7 +15,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use qbox_common::{Counter, names};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -79,6 +79,7 @@ pub struct Counters {
 pub struct Capture {
     // In this order: first nothing is turned any more, then nobody listens.
     links: Mutex<Links>,
+    handed_over: AtomicBool,
     _watch: Task,
     _check: Task,
     _speaker: Option<Task>,
@@ -150,6 +151,7 @@ impl Capture {
         let own = parts.links.programs().clone();
         Ok(Self {
             links: Mutex::new(parts.links),
+            handed_over: AtomicBool::new(false),
             _check: Task::spawn(check::check(Arc::clone(&shared), own)),
             _watch: Task::spawn(watch::watch(Arc::clone(&shared), parts.events)),
             _speaker: parts.speaker,
@@ -189,6 +191,19 @@ impl Capture {
         } else {
             links.stop_turning();
         }
+    }
+
+    /// Captures no more connections, so that another Qbox's programs, which are behind these, do. Nothing that is attached
+    /// stays, and the cgroup is the other one's.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Relaxed);
+        self.links().stop_turning();
+    }
+
+    /// Whether in some pod another listens on the listeners' port.
+    #[must_use]
+    pub fn is_port_taken(&self) -> bool {
+        self.shared.pods().is_port_taken()
     }
 
     fn links(&self) -> MutexGuard<'_, Links> {
@@ -293,8 +308,8 @@ impl Drop for Capture {
             pinned
         };
         self.shared.pods().close();
-        // With it the programs would go that are to stay.
-        if !pinned {
+        // With it the programs would go that are to stay, or another's.
+        if !pinned && !self.handed_over.load(Relaxed) {
             self.shared.cgroup.remove();
         }
     }

@@ -143,6 +143,17 @@ impl Pods {
             .any(|entry| matches!(&entry.state, State::Open(open) if open.cookie == cookie))
     }
 
+    /// Whether somebody else listens on the port in a pod.
+    pub(super) fn is_port_taken(&self) -> bool {
+        let taken = |entry: &Entry| {
+            let State::Failed { error, .. } = &entry.state else {
+                return false;
+            };
+            matches!(error, InterceptError::PortTaken { .. })
+        };
+        self.pods.values().any(taken)
+    }
+
     /// Whether a pod can't be opened yet, and so lately that it is worth another try soon.
     pub(super) fn want_retry(&self) -> bool {
         let soon =

@@ -5,11 +5,13 @@
 //! the runner awaits [`Journal::durable`] before what must not run ahead of it, and nowhere else. Knows events and plans, no
 //! HTTP and no machine. Errors: [`JournalError`]; after one, the saga in question is to be halted, not gone on with in memory.
 
+mod coming;
 pub mod durable;
 mod list;
 mod memory;
 mod split;
 
+pub use coming::Coming;
 pub use durable::{Durable, OpenError};
 pub use list::{Outline, Page, Place, Query, Sort, Stamp};
 pub use memory::{Memory, Retention};
@@ -153,6 +155,10 @@ pub trait Journal: Send + Sync + 'static {
     fn failure(&self) -> Option<String> {
         None
     }
+
+    /// Writes what is queued and lets go of the store, for another process to open. Nothing is taken or told any more. It
+    /// may wait for the disk.
+    fn close(&self) {}
 }
 
 /// A plan's content hash: SHA-256 of its JSON form, which is the form it is stored in.

@@ -128,6 +128,11 @@ impl Journal for Split {
     fn failure(&self) -> Option<String> {
         self.disk.failure()
     }
+
+    fn close(&self) {
+        self.disk.close();
+        self.memory.close();
+    }
 }
 
 #[cfg(test)]

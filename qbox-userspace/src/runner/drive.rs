@@ -48,11 +48,13 @@ pub(super) fn spawn(
         // It has begun: decisions that come before its task runs are kept for it.
         entry.inbox.open();
     }
+    active.shared.tasks.send_modify(|count| *count += 1);
     let guard = Guard {
         shared: Arc::clone(&active.shared),
         entry,
     };
-    tokio::spawn(async move {
+    let mut released = guard.shared.released.subscribe();
+    let work = async move {
         let (shared, entry) = (&guard.shared, &guard.entry);
         // Both are the saga's until it has ended: the next one would meet what a stuck one has left behind.
         let _permit = permit;
@@ -98,6 +100,13 @@ pub(super) fn spawn(
             }
             Err(error) => guard.halt(&error.to_string()),
         }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = released.wait_for(|released| *released) => {}
+            () = work => {}
+        }
     });
 }
 
@@ -141,6 +150,9 @@ impl Drop for Guard {
             self.halt("a bug stopped its task");
         }
         self.entry.inbox.close();
+        self.shared
+            .tasks
+            .send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 

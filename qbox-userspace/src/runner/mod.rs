@@ -16,6 +16,7 @@ mod effects;
 mod feed;
 mod filter;
 mod handle;
+mod handover;
 mod inbox;
 mod list;
 mod locks;
@@ -234,6 +235,12 @@ struct Shared {
     draining: AtomicBool,
     /// A drain has waited long enough: nobody is waited for any more.
     closing: watch::Sender<bool>,
+    /// The journal is another Qbox's yet: triggers wait.
+    held: watch::Sender<bool>,
+    /// The journal goes to another Qbox: sagas are let go of where they stand.
+    released: watch::Sender<bool>,
+    /// Sagas' tasks, of those that wait for an operator too.
+    tasks: watch::Sender<usize>,
     broken: Mutex<Option<String>>,
     stuck: AtomicUsize,
 }
@@ -257,6 +264,9 @@ impl Runner {
                 active: watch::Sender::new(0),
                 draining: AtomicBool::new(false),
                 closing: watch::Sender::new(false),
+                held: watch::Sender::new(false),
+                released: watch::Sender::new(false),
+                tasks: watch::Sender::new(0),
                 broken: Mutex::default(),
                 stuck: AtomicUsize::new(0),
             }),

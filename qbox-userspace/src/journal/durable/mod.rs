@@ -56,9 +56,9 @@ pub struct Durable {
     reader: Mutex<Connection>,
     lists: Mutex<Connection>,
     path: PathBuf,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     // Last, so that the directory is free only when nothing is written any more.
-    _held: schema::Held,
+    held: Mutex<Option<schema::Held>>,
 }
 
 /// What the writer and all others know together.
@@ -178,8 +178,8 @@ impl Durable {
             reader: Mutex::new(reader),
             lists: Mutex::new(lists),
             path,
-            thread: Some(thread),
-            _held: held,
+            thread: Mutex::new(Some(thread)),
+            held: Mutex::new(Some(held)),
         })
     }
 
@@ -192,9 +192,17 @@ impl Durable {
 
 impl Drop for Durable {
     fn drop(&mut self) {
+        self.finish_writing();
+    }
+}
+
+impl Durable {
+    /// Has the writer write what is queued, and end.
+    fn finish_writing(&self) {
         self.shared.state().stop = true;
         self.shared.work.notify_all();
-        if let Some(thread) = self.thread.take() {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
             drop(thread.join());
         }
     }
@@ -397,6 +405,20 @@ impl Journal for Durable {
 
     fn failure(&self) -> Option<String> {
         self.shared.state().failed.clone()
+    }
+
+    fn close(&self) {
+        // First of all, so that nothing is queued that would not be written.
+        self.shared.fail("it was handed over to another Qbox");
+        self.finish_writing();
+        for connection in [&self.reader, &self.lists] {
+            // Nothing is read any more: the file may be of a later version soon.
+            if let Ok(none) = Connection::open_in_memory() {
+                *connection.lock().unwrap_or_else(PoisonError::into_inner) = none;
+            }
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = None;
     }
 }
 

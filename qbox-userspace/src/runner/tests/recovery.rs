@@ -154,3 +154,41 @@ async fn a_lock_is_kept_over_a_restart() {
     let other = start(&runner, &plan, trigger("8", None, "")).unwrap();
     assert_eq!(reply(other).await.unwrap().status, 200);
 }
+
+/// While the first runner, which was let go of, is still there.
+#[tokio::test]
+async fn what_one_lets_go_of_another_takes_up() {
+    let hotel = Service::start(|asked| match asked.method.as_str() {
+        "PUT" => Act::Hang,
+        _ => Act::Answer(204, ""),
+    })
+    .await;
+    let plan = saga("", &[step("hotel", &hotel.url("/7"), "")]);
+    let folder = tempfile::tempdir().unwrap();
+    let (first, _) = start_on(&folder);
+    let caller = start(&first, &plan, trigger("7", Some("k"), "")).unwrap();
+    let id = caller.id;
+    hotel.asked(1).await;
+    let (told, left) = tokio::join!(reply(caller), first.drain(Duration::from_millis(50)));
+    assert_eq!((told.unwrap_err(), left), (Refused::Unfinished, 1));
+    first.release().await;
+
+    let (second, recovered) = start_on(&folder);
+    assert_eq!(recovered.open, 1);
+    let again = start(&second, &plan, trigger("7", Some("k"), "")).unwrap();
+    assert_eq!((again.joined, again.id), (true, id));
+    assert_eq!(reply(again).await.unwrap().status, 502);
+    assert_eq!(hotel.methods(), ["PUT", "DELETE"]);
+    // The first has nothing more to say of it.
+    assert!(first.health().broken.is_some());
+}
+
+#[tokio::test]
+async fn triggers_wait_until_the_journal_is_there() {
+    let runner = runner();
+    runner.hold();
+    let waiting = tokio::time::timeout(Duration::from_millis(20), runner.ready());
+    assert!(waiting.await.is_err());
+    runner.resume();
+    runner.ready().await;
+}

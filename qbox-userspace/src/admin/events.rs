@@ -44,6 +44,16 @@ impl Followers {
         }
     }
 
+    /// A place for one more, unless there is none.
+    pub(super) fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_owned().ok()
+    }
+
+    /// Turns true when the API ends.
+    pub(super) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
     /// Ends every follower's answer, and waits until they know.
     pub(super) async fn end(&self) {
         self.ending.send_replace(true);
@@ -61,12 +71,12 @@ pub(super) async fn events(
     let follow = asked.switch("follow")?;
     let filter = asked.filter()?;
     asked.done()?;
-    let Ok(place) = Arc::clone(&shared.followers.room).try_acquire_owned() else {
+    let Some(place) = shared.followers.enter() else {
         let detail = format!("{FOLLOWERS} clients read events already, as many as may");
         return Err(problem(StatusCode::SERVICE_UNAVAILABLE, &detail).into());
     };
     let (newest, follower) = shared.runner.follow();
-    let ending = shared.followers.ending.subscribe();
+    let ending = shared.followers.ending();
     let (lines, body) = Channel::<Bytes, Infallible>::new(LINES);
     let reader = Reader {
         shared,

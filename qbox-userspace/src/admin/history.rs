@@ -3,7 +3,8 @@
 
 use crate::runner::{Detail, Happening, Line, Replied, Sent, Summary, What};
 use crate::saga::{
-    AttemptEnd, Class, Direction, Event, OperatorAction, Plan, Response, SagaId, StepId, Timestamp,
+    AttemptEnd, Class, Direction, Event, Kind, OperatorAction, Plan, Response, SagaId, Step, StepId,
+    Timestamp,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ impl SagaView {
         let plan: &Plan = &detail.plan;
         let mut began = HashMap::new();
         let mut events: Vec<EventView> = Vec::with_capacity(detail.events.len() + 1);
-        let mut steps: Vec<StepView> = plan.steps.iter().map(|step| StepView::new(&step.name)).collect();
+        let mut steps: Vec<StepView> = plan.steps.iter().map(|step| StepView::new(step, plan)).collect();
         for event in &detail.events {
             let mut view = EventView::new(event, plan, &detail.sent);
             match event {
@@ -96,6 +97,10 @@ fn step_of(event: &Event) -> Option<StepId> {
 pub struct StepView {
     /// Its name.
     pub name: String,
+    /// `compensatable`, `pivot` or `retriable`.
+    pub kind: Kind,
+    /// The steps that must be done first.
+    pub after: Vec<String>,
     /// `pending`, `running`, `applied`, `not_applied`, `unknown`, `skipped`; then `undoing`, `undone` or `stuck`.
     pub state: &'static str,
     /// Transactions and probes that were sent.
@@ -107,9 +112,12 @@ pub struct StepView {
 }
 
 impl StepView {
-    fn new(name: &str) -> Self {
+    fn new(step: &Step, plan: &Plan) -> Self {
+        let before = step.after.iter().filter_map(|id| plan.steps.get(id.index()));
         Self {
-            name: name.to_owned(),
+            name: step.name.clone(),
+            kind: step.kind,
+            after: before.map(|step| step.name.clone()).collect(),
             state: "pending",
             attempts: 0,
             compensations: 0,

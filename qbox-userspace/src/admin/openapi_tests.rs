@@ -18,6 +18,11 @@ fn check(schema: &Value, answer: &Value) {
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
+/// Holds a value to the schema of that name.
+pub(super) fn check_component(name: &str, value: &Value) {
+    check(&json!({ "$ref": format!("#/components/schemas/{name}") }), value);
+}
+
 /// An operation of the document that `path` (without its query) belongs to.
 fn operation(document: &Value, method: &str, path: &str) -> Value {
     let matches = |pattern: &str| {

@@ -8,6 +8,8 @@ use super::events::{Followers, events};
 use super::handover::handover;
 use super::history::SagaView;
 use super::list;
+use super::live::live;
+use super::page;
 use super::peer::Peer;
 use super::problem::problem;
 use super::token::Token;
@@ -49,6 +51,7 @@ pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/sagas/{id}", get(saga).post(actions::all)),
         ("/api/v1/sagas/{id}/{action}", post(actions::one)),
         ("/api/v1/events", get(events)),
+        ("/api/v1/live", get(live)),
         ("/api/v1/definitions", get(definitions)),
         ("/api/v1/reload", post(reload)),
         ("/api/v1/handover", post(handover)),
@@ -78,6 +81,7 @@ pub(super) async fn serve(
         .fold(Router::new(), |router, (path, methods)| {
             router.route(path, methods)
         })
+        .merge(page::routes())
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here"))
         .method_not_allowed_fallback(async || {
             problem(
@@ -110,14 +114,16 @@ pub(super) async fn serve(
     }
 }
 
-/// Who may ask over TCP: with a token, those that know it (RFC 6750); the routes that load balancers and kubelets ask need none.
+/// Who may ask over TCP: with a token, those that know it (RFC 6750); the routes that load balancers and kubelets ask need none,
+/// nor do the page's files, which ask the API themselves.
 ///
 /// Without one, a page from elsewhere, whose name an attacker has turned to this address, must not read the API through a
 /// browser here (DNS rebinding): whoever means it names it by the address that it listens on, or as `localhost`. With one a
 /// browser has nothing to send.
 async fn guard(State(shared): Asked, request: Request, next: Next) -> Response {
     if let Some(token) = &shared.token {
-        let open = matches!(request.uri().path(), "/healthz" | "/readyz");
+        let path = request.uri().path();
+        let open = matches!(path, "/healthz" | "/readyz") || page::is_page(path);
         return match token.challenge(request.headers()) {
             Some(challenge) if !open => challenge,
             _ => next.run(request).await,

@@ -67,10 +67,20 @@ pub(super) fn node_with(saga: &(Arc<Plan>, PlanHash)) -> Node {
 }
 
 pub(super) fn start(runner: &Runner, node: Node) -> (Admin, tempfile::TempDir) {
+    start_with(runner, node, None)
+}
+
+/// TCP clients are asked for `token`.
+pub(super) fn start_with(runner: &Runner, node: Node, token: Option<&str>) -> (Admin, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
+    let token_file = token.map(|token| {
+        let file = folder.path().join("token");
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        file
+    });
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
-        token_file: None,
+        token_file,
         socket: folder.path().join("run/admin.sock"),
     };
     let bound = Bound::new(&settings).unwrap();
@@ -89,7 +99,22 @@ fn ask(mut stream: impl Read + Write, path: &str, host: &str) -> (u16, String) {
 
 /// Status, head and body of any request over the Unix socket.
 pub(super) fn exchange(admin: &Admin, method: &str, target: &str, body: &str) -> (u16, String, String) {
-    let mut stream = std::os::unix::net::UnixStream::connect(admin.socket().unwrap()).unwrap();
+    let stream = std::os::unix::net::UnixStream::connect(admin.socket().unwrap()).unwrap();
+    exchange_over(stream, method, target, body)
+}
+
+/// The same of a GET over TCP.
+pub(super) fn get_over_tcp(admin: &Admin, path: &str) -> (u16, String, String) {
+    let stream = std::net::TcpStream::connect(admin.address()).unwrap();
+    exchange_over(stream, "GET", path, "")
+}
+
+fn exchange_over(
+    mut stream: impl Read + Write,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> (u16, String, String) {
     let length = body.len();
     let kind = "application/json";
     write!(
@@ -382,16 +407,7 @@ async fn every_metric_is_documented() {
 
 #[tokio::test]
 async fn over_tcp_a_token_is_asked_where_there_is_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("token");
-    std::fs::write(&file, "c2VjcmV0\n").unwrap();
-    let settings = Settings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        token_file: Some(file),
-        socket: folder.path().join("admin.sock"),
-    };
-    let bound = Bound::new(&settings).unwrap();
-    let admin = Admin::start(bound, runner(), node()).unwrap();
+    let (admin, _folder) = start_with(&runner(), node(), Some("c2VjcmV0"));
     // The second line of `host` is one more field of the request.
     let tcp = |path: &str, host: &str| {
         let stream = std::net::TcpStream::connect(admin.address()).unwrap();

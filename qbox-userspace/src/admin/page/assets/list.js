@@ -1,0 +1,246 @@
+// The list of sagas: those that need a person first, then all, the youngest first. Only the rows in sight are drawn.
+
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "/assets/vendor/preact.js";
+import { get } from "/assets/api.js";
+import { Badge, GOING, STATES, Trouble, ago, moment, nowMicros, span, useLoaded, useNow, word } from "/assets/ui.js";
+import { Rates } from "/assets/rates.js";
+
+const PAGE = 200;
+/** As many as are kept in the page; older ones are found by a filter. */
+const MOST = 20000;
+/** Pages that are read at once to close a gap at the list's head. */
+const GAP = 5;
+
+const SHOWN = ["running", "compensating", "stuck", "halted", "waiting", "committed", "compensated"];
+
+/** What is typed into the search field: an id, or words like `name:book-trip step:hotel upstream:hotel.svc older:10m`. */
+export function parse(text) {
+  const asked = {};
+  const wrong = [];
+  let id = null;
+  const keys = { name: "name", step: "step", upstream: "upstream", older: "older_than", younger: "younger_than" };
+  for (const part of text.trim().split(/\s+/).filter(Boolean)) {
+    const colon = part.indexOf(":");
+    if (colon > 0) {
+      const key = keys[part.slice(0, colon).toLowerCase()];
+      if (key && part.length > colon + 1) asked[key] = part.slice(colon + 1);
+      else wrong.push(part);
+    } else if (/^[0-9a-f]{8}-[0-9a-f-]{10,}$/i.test(part)) id = part.toLowerCase();
+    else asked.name = part;
+  }
+  return { asked, id, wrong };
+}
+
+function query(states, asked, more) {
+  const parameters = new URLSearchParams({ ...asked, ...more });
+  if (states.size) parameters.set("state", [...states].join(","));
+  return `/api/v1/sagas?${parameters}`;
+}
+
+/** Ids are UUIDs of version 7: they sort by time. */
+const youngest = (a, b) => (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
+
+/** The sagas that match, as many as were looked at, kept up to date. */
+function useSagas(states, asked, revision) {
+  const asks = JSON.stringify([[...states].sort(), asked]);
+  const kept = useRef({ asks: null, byId: new Map(), next: null, busy: false, again: false, sight: [0, 0] });
+  const [view, set] = useState({ sagas: [], next: null, error: null, loaded: false });
+  const show = (store, error = null) => {
+    const sagas = [...store.byId.values()].sort(youngest);
+    store.list = sagas;
+    set({ sagas, next: store.next, error, loaded: true });
+  };
+  const refresh = async (store) => {
+    if (store.busy) { store.again = true; return; }
+    store.busy = true;
+    try {
+      do {
+        store.again = false;
+        let page = await get(query(states, asked, { limit: PAGE }));
+        if (kept.current !== store) return;
+        let fresh = page.sagas;
+        // The head, back to what is known.
+        for (let n = 1; store.list?.length && page.next && n < GAP && !page.sagas.some((saga) => store.byId.has(saga.id)); n++) {
+          page = await get(query(states, asked, { limit: PAGE, cursor: page.next }));
+          fresh = fresh.concat(page.sagas);
+        }
+        const joined = !store.list?.length || page.sagas.some((saga) => store.byId.has(saga.id)) || !page.next;
+        if (!joined || !store.list?.length) { store.byId.clear(); store.next = page.next; }
+        // What should be in that stretch and is not has left the list.
+        const last = fresh[fresh.length - 1];
+        if (joined && last) for (const id of store.byId.keys()) if (id >= last.id) store.byId.delete(id);
+        if (joined && !page.next && !fresh.length) store.byId.clear();
+        for (const saga of fresh) store.byId.set(saga.id, saga);
+        // And what is in sight further down.
+        const [from, to] = store.sight;
+        const stale = (store.list ?? []).slice(from, to).filter((saga) => last && saga.id < last.id && !saga.ended);
+        if (stale.length) {
+          const before = store.list[from - 1] ?? last;
+          const seen = await get(query(states, asked, { limit: Math.min(1000, to - from), cursor: before.id }));
+          for (const saga of stale) store.byId.delete(saga.id);
+          for (const saga of seen.sagas) store.byId.set(saga.id, saga);
+        }
+        if (kept.current !== store) return;
+        show(store);
+      } while (store.again);
+    } catch (error) {
+      if (kept.current === store) set((old) => ({ ...old, error, loaded: true }));
+    } finally { store.busy = false; }
+  };
+  useEffect(() => {
+    if (kept.current.asks !== asks) {
+      kept.current = { asks, byId: new Map(), next: null, busy: false, again: false, sight: [0, 0], list: [] };
+      set({ sagas: [], next: null, error: null, loaded: false });
+    }
+    refresh(kept.current);
+  }, [asks, revision]);
+  const more = async () => {
+    const store = kept.current;
+    if (store.busy || !store.next || store.byId.size >= MOST) return;
+    store.busy = true;
+    try {
+      const page = await get(query(states, asked, { limit: PAGE, cursor: store.next }));
+      if (kept.current !== store) return;
+      for (const saga of page.sagas) store.byId.set(saga.id, saga);
+      store.next = page.next;
+      show(store);
+    } catch (error) { set((old) => ({ ...old, error })); }
+    finally { store.busy = false; }
+  };
+  return { ...view, more, sight: (from, to) => { kept.current.sight = [from, to]; } };
+}
+
+/** The rows in sight of a long table. */
+function useWindow(count, height) {
+  const box = useRef(null);
+  const [range, set] = useState([0, 40]);
+  useLayoutEffect(() => {
+    const look = () => {
+      const top = box.current?.getBoundingClientRect().top ?? 0;
+      const from = Math.max(0, Math.floor(-top / height) - 10);
+      const to = Math.min(count, Math.ceil((innerHeight - top) / height) + 10);
+      set((old) => (old[0] === from && old[1] === to ? old : [from, Math.max(from, to)]));
+    };
+    look();
+    addEventListener("scroll", look, { passive: true });
+    addEventListener("resize", look);
+    return () => { removeEventListener("scroll", look); removeEventListener("resize", look); };
+  }, [count, height]);
+  return [box, range];
+}
+
+function useNarrow() {
+  const [narrow, set] = useState(matchMedia("(max-width: 720px)").matches);
+  useEffect(() => {
+    const media = matchMedia("(max-width: 720px)");
+    const change = () => set(media.matches);
+    media.addEventListener("change", change);
+    return () => media.removeEventListener("change", change);
+  }, []);
+  return narrow;
+}
+
+/** Those that only a person can finish, before all others. */
+function NeedYou({ revision }) {
+  const { value, error } = useLoaded((signal) => get("/api/v1/sagas?state=stuck,halted&limit=50", signal), [revision]);
+  const now = useNow(5000);
+  if (error) return html`<${Trouble} error=${error} />`;
+  if (!value?.sagas.length) return null;
+  return html`<section class="need" aria-labelledby="need">
+    <h2 id="need">Need a person <span class="count">${value.sagas.length}${value.next ? "+" : ""}</span></h2>
+    <ul>
+      ${value.sagas.map((saga) => html`<li key=${saga.id}>
+        <a href="#/saga/${saga.id}">
+          <${Badge} state=${saga.state} paused=${saga.paused} />
+          <b>${saga.name}</b>
+          <span class="why">${saga.stuck.length ? saga.stuck.map((stuck) => `${stuck.step}: ${stuck.cause}`).join("; ") : saga.cause}</span>
+          <time>${ago(saga.stuck[0]?.since ?? saga.arrived, now)}</time>
+        </a>
+      </li>`)}
+    </ul>
+  </section>`;
+}
+
+/** The first page that one sees. */
+export function Sagas({ live, rates }) {
+  const [states, setStates] = useState(new Set());
+  const [typed, setTyped] = useState(() => new URLSearchParams(location.hash.split("?")[1]).get("name") ?? "");
+  const [text, setText] = useState(typed);
+  const [at, setAt] = useState(-1);
+  const search = useRef(null);
+  const narrow = useNarrow();
+  const now = useNow();
+  useEffect(() => { const timer = setTimeout(() => setText(typed), 200); return () => clearTimeout(timer); }, [typed]);
+  const { asked, id, wrong } = useMemo(() => parse(text), [text]);
+  useEffect(() => { if (id) location.hash = `#/saga/${id}`; }, [id]);
+  const revision = live?.revision ?? 0;
+  const { sagas, next, error, loaded, more, sight } = useSagas(states, asked, revision);
+  const height = narrow ? 62 : 38;
+  const [box, [from, to]] = useWindow(sagas.length, height);
+  useEffect(() => { sight(from, to); if (next && to > sagas.length - 60) more(); }, [from, to, next, sagas.length]);
+  const toggle = (state) => setStates((old) => { const fresh = new Set(old); if (!fresh.delete(state)) fresh.add(state); return fresh; });
+  useEffect(() => {
+    const key = (event) => {
+      const field = event.target.closest?.("input, textarea, select, dialog");
+      if (event.key === "/" && !field) { event.preventDefault(); search.current?.focus(); return; }
+      if (field || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "j" || event.key === "k") {
+        const to = Math.min(sagas.length - 1, Math.max(0, at + (event.key === "j" ? 1 : -1)));
+        setAt(to);
+        const top = box.current.getBoundingClientRect().top + scrollY + to * height;
+        if (top < scrollY + 120) scrollTo({ top: top - 120 }); else if (top > scrollY + innerHeight - 100) scrollTo({ top: top - innerHeight + 100 });
+      }
+      if (event.key === "Enter" && at >= 0 && sagas[at] && event.target === document.body) location.hash = `#/saga/${sagas[at].id}`;
+    };
+    addEventListener("keydown", key);
+    return () => removeEventListener("keydown", key);
+  }, [sagas, at, height]);
+  const counts = live?.states ?? {};
+  return html`
+    <h1 class="unseen">Sagas</h1>
+    <${NeedYou} revision=${revision} />
+    <section class="now" aria-label="Now">
+      <dl class="tiles">
+        <div><dt>in flight</dt><dd>${live?.in_flight ?? "–"}<small> of ${live?.capacity ?? "–"}</small></dd></div>
+        <div class="s-running"><dt>running</dt><dd>${counts.running ?? "–"}</dd></div>
+        <div class="s-compensating"><dt>compensating</dt><dd>${counts.compensating ?? "–"}</dd></div>
+        <div class=${counts.stuck ? "s-stuck loud" : "s-stuck"}><dt>stuck</dt><dd>${counts.stuck ?? "–"}</dd></div>
+        <div class="s-committed"><dt>committed</dt><dd>${live?.totals?.committed ?? "–"}<small> since the start</small></dd></div>
+        <div class="s-compensated"><dt>compensated</dt><dd>${live?.totals?.compensated ?? "–"}<small> since the start</small></dd></div>
+      </dl>
+      <${Rates} rates=${rates} />
+    </section>
+    <section aria-labelledby="all">
+      <div class="bar-of-tools">
+        <h2 id="all">Sagas</h2>
+        <input ref=${search} type="search" aria-label="Search: a saga's name or id, step:, upstream:, older:, younger:" placeholder="name or id, step:hotel, upstream:host, older:10m   ( / )" value=${typed} onInput=${(event) => setTyped(event.target.value)} />
+        <div class="chips" role="group" aria-label="Only these states">
+          ${SHOWN.map((state) => html`<button type="button" class="chip s-${state}" aria-pressed=${states.has(state)} onClick=${() => toggle(state)}>${word(state).replace(" for its lock", "")}</button>`)}
+        </div>
+      </div>
+      ${wrong.length ? html`<p class="trouble">Not understood: ${wrong.join(" ")}. Words are name: step: upstream: older: younger:</p>` : null}
+      <${Trouble} error=${error} />
+      <table class="sagas">
+        <thead><tr><th scope="col">State</th><th scope="col">Saga</th><th scope="col">What failed</th><th scope="col" class="n">Answered</th><th scope="col" class="n">Took</th><th scope="col" class="n">Came</th></tr></thead>
+        <tbody ref=${box}>
+          ${from > 0 ? html`<tr aria-hidden="true"><td colspan="6" style=${{ height: `${from * height}px`, padding: 0 }}></td></tr>` : null}
+          ${sagas.slice(from, to).map((saga, n) => html`<${Row} key=${saga.id} saga=${saga} now=${now} at=${from + n === at} />`)}
+          ${to < sagas.length ? html`<tr aria-hidden="true"><td colspan="6" style=${{ height: `${(sagas.length - to) * height}px`, padding: 0 }}></td></tr>` : null}
+        </tbody>
+      </table>
+      ${loaded && !sagas.length && !error ? html`<p class="empty">${states.size || text ? "No saga is like that." : "No saga yet. One begins when a pod sends a request that a saga file's trigger names."}</p>` : null}
+      ${sagas.length ? html`<p class="foot" aria-live="off">${sagas.length}${next ? " so far; further ones come as you scroll" : " in all"}</p>` : null}
+    </section>`;
+}
+
+function Row({ saga, now, at }) {
+  const took = saga.ended ? saga.ended - saga.arrived : GOING.includes(saga.state) ? Math.max(0, now - saga.arrived) : null;
+  return html`<tr class=${at ? "at" : ""}>
+    <td><${Badge} state=${saga.state} paused=${saga.paused} /></td>
+    <th scope="row"><a href="#/saga/${saga.id}"><b>${saga.name}</b> <code>${saga.id}</code></a></th>
+    <td class="what" title=${saga.cause ?? ""}>${saga.cause?.replaceAll("`", "") ?? ""}</td>
+    <td class="n">${saga.replied?.status ?? ""}</td>
+    <td class="n">${span(took)}</td>
+    <td class="n"><time title=${moment(saga.arrived)}>${ago(saga.arrived, now)}</time></td>
+  </tr>`;
+}

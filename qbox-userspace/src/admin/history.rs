@@ -3,9 +3,9 @@
 
 use crate::runner::{Detail, Happening, Line, Replied, Sent, Summary, What};
 use crate::saga::{
-    AttemptEnd, Class, Direction, Event, Kind, OperatorAction, Plan, Response, SagaId, Step, StepId,
-    Timestamp,
+    AttemptEnd, Class, Direction, Event, Headers, Kind, OperatorAction, Plan, SagaId, Step, StepId, Timestamp,
 };
+use bytes::Bytes;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -50,6 +50,7 @@ impl SagaView {
                     at,
                     ..
                 } => {
+                    view.message(event);
                     let began = began.remove(&(*step, *direction, *attempt));
                     view.took_us = began.map(|began| micros(at.since(began)));
                 }
@@ -163,7 +164,8 @@ impl StepView {
     }
 }
 
-/// One event. Of bodies only the beginning of an answer that failed is shown, of header values nothing.
+/// One event. In the history of one saga each message is shown with its fields and the beginning of its body; elsewhere only the
+/// beginning of the body of an answer that failed. Secrets never are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct EventView {
     /// Microseconds since 1970.
@@ -202,7 +204,10 @@ pub struct EventView {
     /// Microseconds that the attempt took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_us: Option<u64>,
-    /// How the answer's body begins, if it says why something failed.
+    /// The fields of the request or the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// How the body of the request or the answer begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// Bytes of that body that are kept, if they are more than is shown.
@@ -324,7 +329,8 @@ impl EventView {
                 method: sent.map(|s| s.method.clone()),
                 url: sent.map(|s| s.url.clone()),
                 ..Self::attempt(plan, *step, *direction, *attempt)
-            },
+            }
+            .carrying(sent.map(|s| (&s.headers, &s.body))),
             Event::Ended {
                 step,
                 direction,
@@ -429,14 +435,39 @@ impl EventView {
         if let AttemptEnd::Answered(response) = end {
             self.status = Some(response.status);
             if class != Class::Applied {
-                self.excerpt(response);
+                self.excerpt(&response.body);
             }
         }
         self
     }
 
-    fn excerpt(&mut self, response: &Response) {
-        let body = &response.body;
+    /// An answer whole, as far as it is shown at all.
+    fn message(&mut self, event: &Event) {
+        if let Event::Ended {
+            end: AttemptEnd::Answered(response),
+            ..
+        } = event
+        {
+            self.fields(&response.headers);
+            self.excerpt(&response.body);
+        }
+    }
+
+    fn carrying(mut self, message: Option<(&Headers, &Bytes)>) -> Self {
+        if let Some((headers, body)) = message {
+            self.fields(headers);
+            self.excerpt(body);
+        }
+        self
+    }
+
+    fn fields(&mut self, headers: &Headers) {
+        let text =
+            |(name, value): &(String, Bytes)| (name.clone(), String::from_utf8_lossy(value).into_owned());
+        self.headers = headers.0.iter().map(text).collect();
+    }
+
+    fn excerpt(&mut self, body: &Bytes) {
         let shown = body.get(..EXCERPT).unwrap_or(body);
         self.body = (!body.is_empty()).then(|| String::from_utf8_lossy(shown).into_owned());
         self.body_bytes = (shown.len() < body.len()).then_some(body.len());

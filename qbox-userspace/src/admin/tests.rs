@@ -483,10 +483,17 @@ async fn a_history_says_how_long_what_took_and_why_it_failed() {
     let steps_took: u64 = steps.iter().map(|step| step["took_us"].as_u64().unwrap()).sum();
     assert_eq!(took, steps_took);
     let bodies: Vec<_> = ended.iter().map(|event| event["body"].as_str()).collect();
-    assert_eq!(
-        bodies,
-        [None, Some("{\"error\":\"no cars\"}"), None],
-        "only what failed is shown"
+    assert_eq!(bodies, [Some("{}"), Some("{\"error\":\"no cars\"}"), Some("{}")]);
+    // The requests too, with their fields; not among what happens to all sagas.
+    let sent = events.iter().filter(|event| event["kind"] == "sending");
+    for sending in sent {
+        let step = format!("[\"X-Qbox-Step\",{}]", sending["step"]);
+        assert!(sending["headers"].to_string().contains(&step), "{sending}");
+    }
+    let (_, _, told) = exchange(&admin, "GET", "/api/v1/events?limit=100", "");
+    assert!(
+        told.contains("answered 409") && !told.contains("X-Qbox-Step"),
+        "{told}"
     );
 }
 

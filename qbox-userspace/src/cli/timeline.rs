@@ -244,8 +244,11 @@ fn attempt(sending: &Value, end: Option<&Value>) -> String {
     what
 }
 
-/// How the answer's body begins, on one line.
+/// How the body of an answer that failed begins, on one line.
 fn body(end: &Value) -> Option<String> {
+    if text(end, "class") == "applied" {
+        return None;
+    }
     let body = end.get("body")?.as_str()?;
     let line = body.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut shown: String = line.chars().take(BODY).collect();

@@ -7,7 +7,10 @@ use super::filter::{self, Filter};
 use super::registry::Entry;
 use super::{Detail, Refused, Replied, Runner, State, Summary};
 use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
-use crate::saga::{Direction, Event, Plan, PlanHash, Saga, SagaId, SagaState, StepId, Timestamp};
+use crate::saga::{
+    Direction, Event, Headers, Plan, PlanHash, Request, Saga, SagaId, SagaState, StepId, Timestamp,
+};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +28,10 @@ pub struct Sent {
     pub method: String,
     /// The URL.
     pub url: String,
+    /// The fields.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
 }
 
 impl Runner {
@@ -130,15 +137,17 @@ impl Runner {
                 .iter()
                 .find(|call| (call.step, call.direction) == (step, direction));
             let request = match call {
-                Some(call) => Some((call.request.method.clone(), secrets.url_of(plan, call))),
+                Some(call) => Some(secrets.request_of(plan, call)),
                 // It was filled in with a secret, which the journal does not tell.
                 None => template(plan, step, direction),
             };
-            sent.extend(request.map(|(method, url)| Sent {
+            sent.extend(request.map(|request| Sent {
                 step,
                 direction,
-                method,
-                url,
+                method: request.method,
+                url: request.url,
+                headers: request.headers,
+                body: request.body,
             }));
         }
         Detail {
@@ -194,9 +203,14 @@ impl Runner {
 }
 
 /// Method and URL of a message as its saga's file has them, expressions and all.
-fn template(plan: &Plan, step: StepId, direction: Direction) -> Option<(String, String)> {
+fn template(plan: &Plan, step: StepId, direction: Direction) -> Option<Request> {
     let request = plan.steps.get(step.index())?.template(direction)?;
-    Some((request.method.clone(), request.url.to_string()))
+    Some(Request {
+        method: request.method.clone(),
+        url: request.url.to_string(),
+        headers: Headers::default(),
+        body: Bytes::new(),
+    })
 }
 
 impl State {

@@ -311,6 +311,29 @@ pub enum BodyTemplate {
     Json(JsonTemplate),
 }
 
+impl BodyTemplate {
+    /// Shows `see` each text of it that may hold expressions, in order.
+    pub fn each_text<'a>(&'a self, see: &mut impl FnMut(&'a Template)) {
+        match self {
+            Self::Empty => {}
+            Self::Text(text) => see(text),
+            Self::Json(json) => json.each_text(see),
+        }
+    }
+}
+
+impl JsonTemplate {
+    /// Shows `see` each text of it that may hold expressions, in order.
+    pub fn each_text<'a>(&'a self, see: &mut impl FnMut(&'a Template)) {
+        match self {
+            Self::Value(_) => {}
+            Self::Text(text) => see(text),
+            Self::Array(items) => items.iter().for_each(|item| item.each_text(see)),
+            Self::Object(pairs) => pairs.iter().for_each(|(_, item)| item.each_text(see)),
+        }
+    }
+}
+
 /// JSON whose strings may hold expressions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -64,7 +64,10 @@ fn what_a_file_asks_for_is_there_and_nothing_comes_from_elsewhere() {
             // The name of the drawing language is no address that is asked.
             let elsewhere =
                 quoted.starts_with("http") && quoted.contains("://") && !quoted.contains("www.w3.org");
-            assert!(!elsewhere || quoted.starts_with("http://${"), "{path} names {quoted}");
+            assert!(
+                !elsewhere || quoted.starts_with("http://${"),
+                "{path} names {quoted}"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::service::{Act, Service};
 use super::*;
 use crate::keys::Keys;
+use crate::saga::StepId;
 
 #[tokio::test]
 async fn who_looks_on_sees_no_secret() {
@@ -27,6 +28,33 @@ async fn who_looks_on_sees_no_secret() {
         shown.contains("/7?k=${trigger.headers.authorization}") && shown.contains("[redacted]"),
         "{shown}"
     );
+}
+
+#[tokio::test]
+async fn a_request_is_shown_whole_but_for_what_secrets_it_was_filled_in_with() {
+    let hotel = Service::start(|_| Act::Answer(201, "{\"room\":\"12\",\"api_key\":\"hunter2\"}")).await;
+    let url = hotel.url("/7");
+    let plan = plan(&format!(
+        "name = \"x\"\n[trigger]\nurl = \"http://trips/trips/{{trip}}\"\n\
+         [[step]]\nname = \"open\"\nrequest = {{ method = \"PUT\", url = \"{url}\", \
+           headers = {{ x-room = \"${{trigger.path.trip}}\", x-other = \"${{trigger.json.password}}\" }}, \
+           json = {{ guest = \"Ada\", password = \"${{trigger.json.password}}\" }} }}\n\
+         [[step]]\nname = \"other\"\nrequest = {{ method = \"PUT\", url = \"{url}\", body = \"<${{trigger.json.password}}>\" }}\n"
+    ));
+    let runner = runner();
+    let handle = start(&runner, &plan, trigger("7", None, "{\"password\":\"hunter2\"}")).unwrap();
+    let id = handle.id;
+    reply(handle).await.unwrap();
+    let detail = runner.saga(id).unwrap().unwrap();
+    let sent = |step| detail.sent.iter().find(|sent| sent.step == StepId(step)).unwrap();
+    let [open, other] = [sent(0), sent(1)];
+    let field = |name| open.headers.get(name).map(|value| &value[..]);
+    assert_eq!(field("x-room"), Some(&b"7"[..]));
+    assert_eq!(field("x-other"), Some(&b"[redacted]"[..]));
+    assert!(field("X-Qbox-TransactionID").is_some());
+    assert!(open.body.starts_with(b"[redacted]"), "{:?}", open.body);
+    assert!(other.body.starts_with(b"[redacted]: "), "{:?}", other.body);
+    assert!(!format!("{detail:?}").contains("hunter2"), "{detail:?}");
 }
 
 /// Sagas under way in one process, of which another one takes up what the journal has.

@@ -28,6 +28,11 @@ fn is_hidden(body: &[u8]) -> bool {
     length.is_some_and(|length| length.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// What stands in the place of a body of so many bytes that is hidden as a whole.
+pub(super) fn hidden(bytes: usize) -> Bytes {
+    Bytes::from(format!("{MARK}: {bytes} bytes"))
+}
+
 impl Secrets {
     /// The body without its secret fields; `None`: it has none.
     pub(super) fn hidden_body(&self, headers: &Headers, body: &Bytes) -> Option<Bytes> {
@@ -42,7 +47,7 @@ impl Secrets {
                 let is_secret = |name: &str| self.is_query(name) || self.is_field(&[name]);
                 self.pairs(text, is_secret).map(Bytes::from)
             }
-            Seen::Opaque => Some(Bytes::from(format!("{MARK}: {} bytes", body.len()))),
+            Seen::Opaque => Some(hidden(body.len())),
         }
     }
 

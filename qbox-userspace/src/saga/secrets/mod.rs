@@ -108,16 +108,46 @@ impl Secrets {
     }
 
     fn trigger(&self, trigger: &mut Trigger) {
-        let Request {
-            url, headers, body, ..
-        } = &mut trigger.request;
-        if let Some(hidden) = self.hidden_body(headers, body) {
-            *body = hidden;
+        self.request(&mut trigger.request);
+    }
+
+    fn request(&self, request: &mut Request) {
+        if let Some(hidden) = self.hidden_body(&request.headers, &request.body) {
+            request.body = hidden;
         }
-        self.hide_headers(headers);
-        if let Cow::Owned(hidden) = self.url(url) {
-            *url = hidden;
+        self.hide_headers(&mut request.headers);
+        if let Cow::Owned(hidden) = self.url(&request.url) {
+            request.url = hidden;
         }
+    }
+
+    /// A call's request as people may see it: what its own names tell is hidden, and what was filled in from a secret, whatever
+    /// it is called there.
+    #[must_use]
+    pub fn request_of(&self, plan: &Plan, call: &Call) -> Request {
+        let mut shown = Request::clone(&call.request);
+        self.request(&mut shown);
+        shown.url = self.url_of(plan, call);
+        let step = plan.steps.get(call.step.index());
+        let Some(template) = step.and_then(|step| step.template(call.direction)) else {
+            return shown;
+        };
+        for (name, value) in &template.headers {
+            if self.names_any(value) {
+                let fields = shown.headers.0.iter_mut();
+                for (_, value) in fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                    *value = Bytes::from_static(MARK.as_bytes());
+                }
+            }
+        }
+        let mut secret = false;
+        template
+            .body
+            .each_text(&mut |text| secret |= self.names_any(text));
+        if secret {
+            shown.body = body::hidden(call.request.body.len());
+        }
+        shown
     }
 
     /// The answer as people may see it.

@@ -7,8 +7,8 @@ use super::Secrets;
 use crate::saga::expr::{Expr, FieldPath, MessagePart, Source, Template};
 use crate::saga::id::StepId;
 use crate::saga::plan::{
-    BodyTemplate, JsonTemplate, Kind, OnRecovery, Plan, ReplyPlan, ReplyTemplate, RequestPlan,
-    RequestTemplate, ResponseMatch, Step,
+    BodyTemplate, Kind, OnRecovery, Plan, ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate,
+    ResponseMatch, Step,
 };
 
 /// What a plan needs of its trigger and of each step's answer.
@@ -135,27 +135,16 @@ impl<'a> Finder<'a> {
     }
 
     fn body(&mut self, body: &'a BodyTemplate) {
-        match body {
-            BodyTemplate::Empty => {}
-            BodyTemplate::Text(text) => self.templates([text]),
-            BodyTemplate::Json(json) => self.json(json),
-        }
-    }
-
-    fn json(&mut self, json: &'a JsonTemplate) {
-        match json {
-            JsonTemplate::Value(_) => {}
-            JsonTemplate::Text(text) => self.templates([text]),
-            JsonTemplate::Array(items) => items.iter().for_each(|item| self.json(item)),
-            JsonTemplate::Object(pairs) => pairs.iter().for_each(|(_, item)| self.json(item)),
-        }
+        body.each_text(&mut |text| self.templates([text]));
     }
 
     fn matches(&mut self, any: &'a [ResponseMatch]) {
         for one in any {
             self.templates(one.headers.iter().map(|(_, value)| value));
             self.templates(&one.body);
-            one.json.iter().for_each(|(_, json)| self.json(json));
+            for (_, json) in &one.json {
+                json.each_text(&mut |text| self.templates([text]));
+            }
         }
     }
 

@@ -1,0 +1,230 @@
+//! The page in a real browser, over the real binary and real sagas: what it shows, what one does on it, and that what callers send is text.
+
+mod browser;
+
+use anyhow::{Context, Result};
+use browser::Browser;
+use qbox_tests::{Act, DEADLINE, Settings, World, wait_for};
+
+const DESK: (u32, u32) = (1280, 860);
+const PHONE: (u32, u32) = (390, 800);
+
+/// The saga of `config/`, whose compensations are tried twice.
+fn settings() -> Result<Settings> {
+    let text = std::fs::read_to_string(qbox_tests::workspace().join(qbox_tests::BOOK_TRIP))?;
+    let twice = "[[step.compensate]]\nretry = { attempts = 2, backoff = \"1ms..20ms\" }\n";
+    Ok(Settings::saga(text.replace("[[step.compensate]]\n", twice)))
+}
+
+/// The car says no, in words that a careless page would run.
+fn refuse(world: &World) -> Result<()> {
+    world.service("car")?.when_booking(Act::Refuse(409));
+    Ok(())
+}
+
+fn page(world: &World) -> Result<String> {
+    let status = world.qbox.admin().json("/api/v1/status")?;
+    Ok(format!(
+        "http://{}/",
+        status["admin"].as_str().context("no address")?
+    ))
+}
+
+#[test]
+fn a_saga_that_is_stuck_is_found_understood_and_retried_until_it_is_green() -> Result<()> {
+    let world = World::new(&settings()?)?;
+    let page = page(&world)?;
+    let mut browser = Browser::start(&world.node)?;
+    browser.open(&page, DESK, "light")?;
+    browser.see("main", "No saga yet")?;
+    browser.see(".health", "ready")?;
+
+    // Without a reload: one that succeeds, one that fails, one that gets stuck.
+    world.book("1", r#"{"guest":"Ada"}"#)?;
+    browser.see("table.sagas tbody tr", "committed")?;
+    refuse(&world)?;
+    world.book("2", r#"{"guest":"Ada"}"#)?;
+    browser.see("table.sagas tbody tr", "compensated")?;
+    world
+        .service("hotel")?
+        .script(|asked| match asked.method.as_str() {
+            "DELETE" => Act::Refuse(500),
+            _ => Act::Serve,
+        });
+    world.book("3", r#"{"guest":"Ada"}"#)?;
+    browser.see(".need li", "hotel: answered 500")?;
+    browser.look("list")?;
+
+    // From the page alone: why, and what to do.
+    browser.click(".need a")?;
+    browser.see("section[aria-labelledby=why]", "hotel can't be finished")?;
+    browser.see(
+        "section[aria-labelledby=why]",
+        "DELETE http://hotel.default.svc:8080/bookings/3",
+    )?;
+    browser.see(".graph .node.s-stuck", "hotel")?;
+    browser.look("stuck")?;
+    browser.click("text=Retry hotel")?;
+    browser.see("dialog", "Sends what is stuck again")?;
+    browser.look("decision")?;
+    // Not without a reason.
+    anyhow::ensure!(browser.evaluate("document.querySelector('dialog [type=submit]').disabled")? == true);
+    browser.press("Escape")?;
+    browser.gone("dialog")?;
+    // It was not mended yet: stuck again, and that is told too.
+    browser.click("text=Retry hotel")?;
+    browser.fill("dialog input[required]", "let us see")?;
+    browser.click("dialog [type=submit]")?;
+    browser.see("[role=status].done", "Retry: recorded")?;
+    browser.see("table.history", "decided: retry hotel (let us see)")?;
+
+    world.service("hotel")?.script(|_| Act::Serve);
+    browser.see("section[aria-labelledby=why]", "hotel can't be finished")?;
+    browser.click("text=Retry hotel")?;
+    browser.fill("dialog input[required]", "hotel is up again")?;
+    browser.fill("dialog input[placeholder='your name']", "ada")?;
+    browser.click("dialog [type=submit]")?;
+    browser.see("h1", "compensated")?;
+    browser.see("table.history", "ada decided: retry hotel (hotel is up again)")?;
+    browser.gone("section[aria-labelledby=why]")?;
+    browser.see(".graph .node.s-undone", "hotel")?;
+    browser.look("compensated")?;
+    anyhow::ensure!(world.booked("3").is_empty());
+
+    browser.click(".crumbs a")?;
+    browser.gone(".need")?;
+    browser.see(".tiles .s-stuck dd", "0")?;
+    Ok(())
+}
+
+#[test]
+fn every_view_in_both_schemes_and_at_phone_width() -> Result<()> {
+    let world = World::new(&settings()?)?;
+    let page = page(&world)?;
+    world.book("1", r#"{"guest":"Ada"}"#)?;
+    refuse(&world)?;
+    world.book("2", r#"{"guest":"Ada"}"#)?;
+    let sagas = world.qbox.admin().sagas()?;
+    let failed = sagas
+        .iter()
+        .find(|saga| saga["state"] == "compensated")
+        .context("none failed")?;
+    let failed = failed["id"].as_str().context("no id")?;
+    let mut browser = Browser::start(&world.node)?;
+    for (name, size, scheme) in [
+        ("light", DESK, "light"),
+        ("dark", DESK, "dark"),
+        ("phone", PHONE, "light"),
+    ] {
+        for (view, hash, selector, text) in [
+            ("sagas", String::new(), "table.sagas", "book-trip"),
+            ("saga", format!("#/saga/{failed}"), ".waterfall", "hotel"),
+            (
+                "definitions",
+                "#/definitions".to_owned(),
+                ".card",
+                "trips.default.svc:8080/trips/{trip}",
+            ),
+            ("node", "#/node".to_owned(), "table.pods", "client-2"),
+        ] {
+            browser.open(&format!("{page}{hash}"), size, scheme)?;
+            browser.see(selector, text)?;
+            browser.see(".health", "ready")?;
+            browser.look(&format!("{view}-{name}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_callers_send_is_text() -> Result<()> {
+    let attack = r#"<img src=x onerror="alert(1)"><script>alert(2)</script>"#;
+    // A step that sends what the caller sent, in a header and in a body, to a service that refuses it.
+    let saga = r#"
+name = "echo"
+[trigger]
+method = "POST"
+url = "http://trips.default.svc:8080/echo/{what}"
+[[step]]
+name = "hotel"
+request = { method = "PUT", url = "http://hotel.default.svc:8080/bookings/${trigger.path.what}", headers = { x-note = "${trigger.headers.x-note}" }, json = { note = "${trigger.body}" } }
+"#;
+    let world = World::new(&Settings::saga(saga))?;
+    world.service("hotel")?.when_booking(Act::Refuse(409));
+    let page = page(&world)?;
+    let url = "http://trips.default.svc:8080/echo/%3Cscript%3Ealert(3)%3C%2Fscript%3E";
+    let note = format!("X-Note: {attack}");
+    world
+        .client
+        .http(["-X", "POST", url, "-H", &note, "-d", attack])?;
+    let id = wait_for("the saga", DEADLINE, || {
+        let sagas = world.qbox.admin().sagas()?;
+        Ok(sagas
+            .first()
+            .and_then(|saga| saga["id"].as_str().map(str::to_owned)))
+    })?;
+    let mut browser = Browser::start(&world.node)?;
+    browser.open(&format!("{page}#/saga/{id}"), DESK, "light")?;
+    browser.see("table.history", "hotel: transaction sent")?;
+    browser.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")?;
+    browser.see("table.history pre", "<script>alert(2)</script>")?;
+    anyhow::ensure!(browser.count("main img")? == 0 && browser.count("main script")? == 0);
+    browser.look("what-callers-send")?;
+    // Nor does the search field make anything of it.
+    browser.open(&format!("{page}#/?name=%3Cimg%20src%3Dx%3E"), DESK, "light")?;
+    browser.see("main", "No saga is like that")?;
+    anyhow::ensure!(browser.count("main img")? == 0);
+    browser.look("search")
+}
+
+#[test]
+fn ten_thousand_sagas_are_listed_without_a_stall() -> Result<()> {
+    let saga = r#"
+name = "many"
+[trigger]
+method = "POST"
+url = "http://trips.default.svc:8080/many"
+[[step]]
+name = "hotel"
+when = [{ value = "never", equals = "so" }]
+request = { method = "PUT", url = "http://hotel.default.svc:8080/bookings/1" }
+"#;
+    let world = World::new(&Settings::saga(saga))?;
+    let page = page(&world)?;
+    // One client that asks 10,000 times.
+    let url = "http://trips.default.svc:8080/many?n=[1-10000]";
+    let asked = world.client.run([
+        "curl",
+        "-s",
+        "-Z",
+        "-o",
+        "/dev/null",
+        "-X",
+        "POST",
+        "-d",
+        "x",
+        url,
+    ])?;
+    asked.ok()?;
+    let mut browser = Browser::start(&world.node)?;
+    browser.open(&page, DESK, "light")?;
+    browser.see("table.sagas tbody tr", "committed")?;
+    // To the very end, as far as the list goes on; the rows that are drawn stay few.
+    wait_for("the list's end", DEADLINE * 4, || {
+        browser.evaluate("scrollTo(0, document.documentElement.scrollHeight)")?;
+        let foot = browser.evaluate("document.querySelector('.foot')?.innerText ?? ''")?;
+        Ok((foot == "10000 in all").then_some(()))
+    })?;
+    let rows = browser.count("table.sagas tbody tr")?;
+    anyhow::ensure!(rows < 100, "{rows} rows are drawn");
+    // A stall is a task that holds up the page's thread (W3C Long Tasks): here, drawing the list anew.
+    let longest = browser.evaluate(
+        "(async () => { let longest = 0; const watch = new PerformanceObserver((list) => { \
+         for (const task of list.getEntries()) longest = Math.max(longest, task.duration); }); \
+         watch.observe({ type: 'longtask' }); \
+         for (let n = 0; n < 40; n++) { scrollTo(0, n * 9000); await new Promise(requestAnimationFrame); } \
+         await new Promise((done) => setTimeout(done, 50)); watch.disconnect(); return longest; })()",
+    )?;
+    println!("the longest task while scrolling through 10,000 sagas: {longest} ms");
+    browser.look("ten-thousand")
+}

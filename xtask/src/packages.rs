@@ -16,11 +16,12 @@ pub(crate) fn folder() -> PathBuf {
     target_folder().join("test-tools")
 }
 
-/// What the suite of clients in pods uses.
-pub(crate) fn clients() -> Result<()> {
-    let lists = crate::root()?.join("tests/tests/clients");
-    python("python", &lists.join("requirements.txt"))?;
-    node(&lists.join("package.json"))
+/// What the suites of clients in pods and of the page use.
+pub(crate) fn suites() -> Result<()> {
+    let lists = crate::root()?.join("tests/tests");
+    python("python", &lists.join("clients/requirements.txt"))?;
+    node("node", &lists.join("clients/package.json"))?;
+    node("page", &lists.join("page/package.json"))
 }
 
 /// A virtual environment of that name with what a requirements.txt lists.
@@ -38,8 +39,9 @@ pub(crate) fn python(name: &str, list: &Path) -> Result<()> {
     })
 }
 
-fn node(list: &Path) -> Result<()> {
-    let place = folder().join("node");
+/// A folder of that name with what a package.json depends on.
+fn node(name: &str, list: &Path) -> Result<()> {
+    let place = folder().join(name);
     once(&place, list, "Node packages", || {
         fs::create_dir_all(&place)?;
         fs::copy(list, place.join("package.json"))?;
@@ -63,7 +65,7 @@ fn once(place: &Path, list: &Path, what: &str, install: impl FnOnce() -> Result<
         return Ok(());
     }
     eprintln!(
-        "    installing the {what} of {} into {}: the suites' clients use them",
+        "    installing the {what} of {} into {}: the suites use them",
         list.display(),
         place.display()
     );

@@ -8,7 +8,7 @@ use anyhow::Result;
 pub(crate) fn run() -> Result<()> {
     step("Looking for the programs that the suites use", || {
         tools::ensure(tools::PODS.iter().chain(&tools::SUITES))?;
-        packages::clients()
+        packages::suites()
     })?;
     let object = build::release()?;
     step("Running all tests", || {

@@ -33,7 +33,7 @@ pub(crate) const PODS: [Tool; 3] = [
 ];
 
 /// What the end-to-end suites use besides.
-pub(crate) const SUITES: [Tool; 7] = [
+pub(crate) const SUITES: [Tool; 8] = [
     Tool {
         program: "python3",
         package: "python3-venv",
@@ -47,7 +47,12 @@ pub(crate) const SUITES: [Tool; 7] = [
     Tool {
         program: "npm",
         package: "npm",
-        why: "installs Node's HTTP clients",
+        why: "installs Node's HTTP clients, and what drives the browser",
+    },
+    Tool {
+        program: "chromium",
+        package: "chromium",
+        why: "is the browser that looks at the page",
     },
     Tool {
         program: "javac",

@@ -44,6 +44,8 @@ struct Snapshot {
     uncaptured: usize,
     /// How many sagas are defined.
     definitions: usize,
+    /// How often files that had changed were read, well or not: then the definitions are to be asked for anew.
+    reloads: u64,
     /// Why it is not ready; empty: it is.
     amiss: Vec<String>,
 }
@@ -63,6 +65,7 @@ impl Snapshot {
         let (states, paused) = shared.runner.states();
         let health = shared.runner.health();
         let (captured, uncaptured) = shared.pods();
+        let defined = (shared.node.definitions)();
         Self {
             revision: revision(&counts).wrapping_add(shared.runner.journal_load().events),
             states: states
@@ -81,7 +84,8 @@ impl Snapshot {
             }),
             pods: captured.len(),
             uncaptured: uncaptured.len(),
-            definitions: shared.node.definitions.len(),
+            definitions: defined.definitions.len(),
+            reloads: defined.reloads + defined.failed,
             amiss: shared.amiss(),
         }
     }

@@ -25,8 +25,7 @@ const verbs = {
   /** A new page of that size and colour scheme, at that address. */
   async open(url, width, height, scheme) {
     await page?.context().close();
-    // axe is put in by the debugger's way, which the page's own policy would rightly refuse.
-    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP: false });
+    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     page = await context.newPage();
     page.setDefaultTimeout(20000);
     said = [];
@@ -45,9 +44,14 @@ const verbs = {
   async text(selector) { return page.locator(selector).first().innerText(); },
   async count(selector) { return page.locator(selector).count(); },
   async evaluate(script) { return page.evaluate(script); },
-  async shot(name) { await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true }); },
+  /** The whole page, unless it is one that nobody would print. */
+  async shot(name) {
+    const fullPage = await page.evaluate(() => document.documentElement.scrollHeight < 6000);
+    await page.screenshot({ path: join(folder, `${name}.png`), fullPage });
+  },
   /** What axe calls serious or critical, each with the places. */
   async barriers() {
+    // By the debugger's way: the page's own policy would rightly refuse it.
     await page.evaluate(axe);
     const { violations } = await page.evaluate(() => axe.run(document));
     return violations.filter(({ impact }) => ["serious", "critical"].includes(impact))

@@ -58,7 +58,7 @@ impl Browser {
         Ok(Self { child, input, output })
     }
 
-    fn ask(&mut self, words: Value) -> Result<Value> {
+    fn ask(&mut self, words: &Value) -> Result<Value> {
         writeln!(self.input, "{words}")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
@@ -66,52 +66,54 @@ impl Browser {
             serde_json::from_str(&line).with_context(|| format!("the browser ended at {words}"))?;
         if let Some(error) = answer["error"].as_str() {
             let seen = self
-                .ask(json!(["evaluate", "document.body.innerText"]))
+                .ask(&json!(["evaluate", "document.body.innerText"]))
                 .unwrap_or_default();
-            drop(self.ask(json!(["shot", "failed"])));
+            drop(self.ask(&json!(["shot", "failed"])));
             bail!("{error}\nthe page says:\n{}", seen.as_str().unwrap_or_default());
         }
         Ok(answer["ok"].take())
     }
 
     pub(crate) fn open(&mut self, url: &str, (width, height): (u32, u32), scheme: &str) -> Result<()> {
-        self.ask(json!(["open", url, width, height, scheme])).map(drop)
+        self.ask(&json!(["open", url, width, height, scheme])).map(drop)
     }
 
     pub(crate) fn see(&mut self, selector: &str, text: &str) -> Result<()> {
-        self.ask(json!(["see", selector, text])).map(drop)
+        self.ask(&json!(["see", selector, text])).map(drop)
     }
 
     pub(crate) fn gone(&mut self, selector: &str) -> Result<()> {
-        self.ask(json!(["gone", selector])).map(drop)
+        self.ask(&json!(["gone", selector])).map(drop)
     }
 
     pub(crate) fn click(&mut self, selector: &str) -> Result<()> {
-        self.ask(json!(["click", selector])).map(drop)
+        self.ask(&json!(["click", selector])).map(drop)
     }
 
     pub(crate) fn fill(&mut self, selector: &str, text: &str) -> Result<()> {
-        self.ask(json!(["fill", selector, text])).map(drop)
+        self.ask(&json!(["fill", selector, text])).map(drop)
     }
 
     pub(crate) fn press(&mut self, key: &str) -> Result<()> {
-        self.ask(json!(["press", key])).map(drop)
+        self.ask(&json!(["press", key])).map(drop)
     }
 
     pub(crate) fn count(&mut self, selector: &str) -> Result<u64> {
-        self.ask(json!(["count", selector]))?.as_u64().context("no count")
+        self.ask(&json!(["count", selector]))?
+            .as_u64()
+            .context("no count")
     }
 
     pub(crate) fn evaluate(&mut self, script: &str) -> Result<Value> {
-        self.ask(json!(["evaluate", script]))
+        self.ask(&json!(["evaluate", script]))
     }
 
     /// A picture for people, and what is true of every view: no barrier, nothing on the console, nothing beside the window.
     pub(crate) fn look(&mut self, name: &str) -> Result<()> {
-        self.ask(json!(["shot", name]))?;
-        let barriers = self.ask(json!(["barriers"]))?;
+        self.ask(&json!(["shot", name]))?;
+        let barriers = self.ask(&json!(["barriers"]))?;
         ensure!(barriers == json!([]), "{name} has barriers: {barriers:#}");
-        let said = self.ask(json!(["console"]))?;
+        let said = self.ask(&json!(["console"]))?;
         ensure!(said == json!([]), "{name}: the browser complains: {said:#}");
         let wide = self.evaluate("document.documentElement.scrollWidth <= innerWidth")?;
         ensure!(wide == json!(true), "{name} is wider than its window");

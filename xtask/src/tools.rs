@@ -33,7 +33,7 @@ pub(crate) const PODS: [Tool; 3] = [
 ];
 
 /// What the end-to-end suites use besides.
-pub(crate) const SUITES: [Tool; 8] = [
+pub(crate) const SUITES: [Tool; 9] = [
     Tool {
         program: "python3",
         package: "python3-venv",
@@ -58,6 +58,11 @@ pub(crate) const SUITES: [Tool; 8] = [
         program: "javac",
         package: "default-jdk-headless",
         why: "is a client in a pod",
+    },
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        why: "reads the metrics and tries the alerts",
     },
     Tool {
         program: "bpftool",

@@ -1,4 +1,5 @@
-//! `GET /metrics`: what is counted here and in the rooms below, as OpenMetrics text, which Prometheus reads.
+//! `GET /metrics`: what is counted here and in the rooms below, as OpenMetrics text for those that ask for it, which Prometheus
+//! does, and for all others in Prometheus' older text format.
 //!
 //! Each scrape draws the numbers as they are; nothing is kept. Labels are names of sagas and steps that plans give, and words
 //! of Qbox's own: never a caller's text, so that their number is that of the definitions. docs/metrics.md lists them all.
@@ -6,7 +7,7 @@
 use super::problem::problem;
 use super::routes::Shared;
 use crate::runner::{BUCKETS, CLASSES, DIRECTIONS, Durations, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -14,6 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,8 +43,8 @@ pub struct Traffic {
     pub namespaces: Tally,
 }
 
-/// The whole document.
-pub(super) fn render(shared: &Arc<Shared>) -> Response {
+/// The whole document, in the format that is asked for.
+pub(super) fn render(shared: &Arc<Shared>, asked: &HeaderMap) -> Response {
     let mut registry = Registry::with_prefix("qbox");
     registry.register_collector(Box::new(Scrape(Arc::clone(shared))));
     let mut out = String::new();
@@ -50,8 +52,44 @@ pub(super) fn render(shared: &Arc<Shared>) -> Response {
         // A string takes all that is written to it.
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be drawn");
     }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], out).into_response()
+    let mut accepted = asked.get_all(header::ACCEPT).iter();
+    let open = accepted.any(|kinds| {
+        let kinds = kinds.to_str().unwrap_or_default();
+        kinds.contains("application/openmetrics-text")
+    });
+    match open {
+        true => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], out).into_response()
+        }
+        false => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], classic(&out)).into_response()
+        }
+    }
+}
+
+/// OpenMetrics text in the format that was before it (Prometheus' "Exposition formats"): there a counter's samples, its help and its
+/// type all have its one name, `_total` included, and there are no units and no end.
+fn classic(open: &str) -> String {
+    let lines: Vec<_> = open.lines().collect();
+    let counters: HashSet<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open.len());
+    for line in lines {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name)) if counters.contains(name) => {
+                let rest = words.next().unwrap_or_default();
+                text.extend(["# ", what, " ", name, "_total ", rest, "\n"]);
+            }
+            (Some("#"), Some("UNIT" | "EOF"), _) => {}
+            _ => text.extend([line, "\n"]),
+        }
+    }
+    text
 }
 
 struct Scrape(Arc<Shared>);
@@ -453,5 +491,19 @@ fn put(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
     match kind {
         Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
         Count => ConstCounter::new(value).encode(encoder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_has_one_name_for_a_counter_and_no_end() {
+        let open = "# HELP q_a What is counted.\n# TYPE q_a counter\nq_a_total{x=\"# TYPE b counter\"} 1\n\
+                    # HELP q_s_seconds How long.\n# TYPE q_s_seconds histogram\n# UNIT q_s_seconds seconds\nq_s_seconds_sum 1.0\n# EOF\n";
+        let older = "# HELP q_a_total What is counted.\n# TYPE q_a_total counter\nq_a_total{x=\"# TYPE b counter\"} 1\n\
+                     # HELP q_s_seconds How long.\n# TYPE q_s_seconds histogram\nq_s_seconds_sum 1.0\n";
+        assert_eq!(classic(open), older);
     }
 }

@@ -17,7 +17,7 @@ use super::view::{Pod, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -198,8 +198,8 @@ async fn ready(State(shared): Asked) -> Response {
     (status, Json(json!({ "ready": amiss.is_empty(), "amiss": amiss }))).into_response()
 }
 
-async fn metrics(State(shared): Asked) -> Response {
-    super::metrics::render(&shared)
+async fn metrics(State(shared): Asked, headers: HeaderMap) -> Response {
+    super::metrics::render(&shared, &headers)
 }
 
 async fn status(State(shared): Asked) -> Response {

@@ -1,0 +1,78 @@
+//! The metrics of the real binary as Prometheus' own tool reads them, and the alerts and the dashboard of `config/monitoring`.
+
+use anyhow::{Context, Result, ensure};
+use qbox_tests::{Act, World, workspace};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+fn monitoring() -> PathBuf {
+    workspace().join("config/monitoring")
+}
+
+/// Runs promtool, which must have nothing to complain about, whatever it exits with.
+fn promtool(words: &[&str], input: &str) -> Result<()> {
+    let mut tool = Command::new("promtool");
+    tool.current_dir(monitoring()).args(words);
+    tool.stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = tool
+        .spawn()
+        .context("can't start promtool (Debian's prometheus has it)")?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input.as_bytes())?;
+    }
+    let done = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(
+        done.status.success() && said.is_empty(),
+        "promtool {words:?}: {said}{}",
+        String::from_utf8_lossy(&done.stdout)
+    );
+    Ok(())
+}
+
+/// The metrics that an expression names.
+fn named(expression: &str) -> impl Iterator<Item = String> {
+    let words = expression.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with("qbox_")).map(str::to_owned)
+}
+
+#[test]
+fn the_alerts_fire_when_they_should() -> Result<()> {
+    promtool(&["check", "rules", "alerts.yaml"], "")?;
+    promtool(&["test", "rules", "alerts.test.yaml"], "")
+}
+
+#[test]
+fn prometheus_reads_the_metrics_and_those_that_alerts_and_dashboard_name_are_there() -> Result<()> {
+    let world = World::book_trip()?;
+    world.book("1", r#"{"guest":"Ada"}"#)?;
+    world.service("car")?.when_booking(Act::Refuse(409));
+    world.book("2", r#"{"guest":"Ada"}"#)?;
+    let metrics = world.qbox.admin().get("/metrics")?.body;
+    promtool(&["check", "metrics"], &metrics)?;
+
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    let told: BTreeSet<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let mut asked: BTreeSet<String> = BTreeSet::new();
+    let rules = std::fs::read_to_string(monitoring().join("alerts.yaml"))?;
+    asked.extend(named(&rules));
+    let dashboard = std::fs::read_to_string(monitoring().join("grafana-dashboard.json"))?;
+    let dashboard: Value = serde_json::from_str(&dashboard)?;
+    for panel in dashboard["panels"].as_array().context("no panels")? {
+        for target in panel["targets"].as_array().context("no targets")? {
+            asked.extend(named(target["expr"].as_str().context("no expression")?));
+        }
+    }
+    ensure!(asked.len() > 15, "{asked:?}");
+    let missing: Vec<_> = asked
+        .iter()
+        .filter(|name| !told.contains(name.as_str()))
+        .collect();
+    ensure!(missing.is_empty(), "named, but not told: {missing:?}");
+    Ok(())
+}

@@ -1,10 +1,11 @@
 //! The operator's hand on the real binary: what is stuck stays stuck over SIGKILL with its cause, and the commands get it out.
 
 use anyhow::{Context, Result};
-use qbox_tests::{Act, DEADLINE, Qbox, Settings, World, wait_for};
+use qbox_tests::{Act, Asked, DEADLINE, Qbox, Settings, World, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -225,5 +226,71 @@ fn all_that_are_stuck_are_retried_at_once() -> Result<()> {
     let none = sagas(&world, &["retry", "--all", "--yes", "--reason", "x"])?;
     assert_eq!(none.code, Some(0), "{none:?}");
     assert!(none.out.contains("no saga"), "{none:?}");
+    Ok(())
+}
+
+/// A hotel, and a car behind it that can't be given back, nor asked for.
+const PIVOT: &str = r#"
+name = "pay-trip"
+[trigger]
+method = "POST"
+url = "http://trips.default.svc:8080/trips/{trip}"
+[[step]]
+name = "hotel"
+request = { method = "PUT", url = "http://hotel.default.svc:8080/bookings/${trigger.path.trip}" }
+[[step.compensate]]
+request = { method = "DELETE", url = "http://hotel.default.svc:8080/bookings/${trigger.path.trip}" }
+[[step]]
+name = "car"
+kind = "pivot"
+after = ["hotel"]
+request = { method = "PUT", url = "http://car.default.svc:8080/bookings/${trigger.path.trip}" }
+retry = { attempts = 3, on = ["reset"], backoff = "1ms..20ms" }
+[reply.failure]
+status = 502
+json = { booked = false, saga = "${saga.id}" }
+"#;
+
+#[test]
+fn a_pivot_that_nobody_can_know_of_is_a_persons_to_find_out() -> Result<()> {
+    let settings = Settings::saga(PIVOT);
+    let mut world = World::new(&settings)?;
+    // The first time it has booked, and nobody hears of it; then it says that there is one already.
+    let first = |act: Act| {
+        let asked = AtomicBool::new(false);
+        move |_: &Asked| match asked.swap(true, Ordering::Relaxed) {
+            false => act.clone(),
+            true => Act::Refuse(409),
+        }
+    };
+    world.service("car")?.script(first(Act::ServeAndReset));
+    let done = stuck(&world, "7")?;
+    let saga = settles(&world, &done, "stuck")?;
+    assert_eq!(saga["stuck"][0]["step"], "car", "{saga:#}");
+    let cause = saga["stuck"][0]["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains("is refused now: answered 409"), "{cause}");
+    assert_eq!(world.service("car")?.count("PUT"), 3);
+    kill_and_start_again(&mut world, &settings)?;
+    settles(&world, &done, "stuck")?;
+    assert_eq!(
+        world.booked("7"),
+        ["hotel", "car"],
+        "nothing is undone that may have to stay"
+    );
+    let skipped = sagas(
+        &world,
+        &["skip", &done, "--step", "car", "--reason", "it has the booking"],
+    )?;
+    assert_eq!(skipped.code, Some(0), "{skipped:?}");
+    settles(&world, &done, "committed")?;
+
+    // And one that was not done.
+    world.service("car")?.script(first(Act::Refuse(500)));
+    let refused = stuck(&world, "8")?;
+    assert_eq!(world.booked("8"), ["hotel"]);
+    let turned = sagas(&world, &["compensate", &refused, "--reason", "it has none"])?;
+    assert_eq!(turned.code, Some(0), "{turned:?}");
+    settles(&world, &refused, "compensated")?;
+    assert!(world.booked("8").is_empty());
     Ok(())
 }

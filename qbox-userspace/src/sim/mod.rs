@@ -15,7 +15,7 @@
 //! That it can find something was tried by breaking the machine by hand. The bounded walk finds each of these: a pivot's intent, or a
 //! compensation's, or the saga's first that doesn't wait for the journal; an unknown outcome taken as refused; siblings in flight not
 //! waited for; a probe not asked; a compensation's key without its round; a lost tail taken for the whole history; compensations
-//! out of order; a late success not undone again; a step's last answer taken for what all its attempts say.
+//! out of order; a late success not undone again, or not waited for; a step's last answer taken for what all its attempts say.
 //!
 //! Known states are not walked again ([`walk`]). Moments count by their order alone. Knows the saga room, and config and
 //! journal for reading plans; is no part of the binary.

@@ -512,7 +512,8 @@ impl World {
         let service = &mut self.services[step.index()];
         let hung = service.hanging.len();
         service.hanging.retain(|hanging| *hanging != number);
-        service.late |= service.happened || self.undoing || !service.may_have;
+        let settled = service.happened || service.by_hand;
+        service.late |= settled || self.undoing || !service.may_have;
         service.may_have = true;
         if service.hanging.len() < hung {
             service.happen();

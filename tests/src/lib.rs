@@ -13,6 +13,7 @@
 //! what was tried.
 
 mod admin;
+pub mod bench;
 mod bpffs;
 mod cgroup;
 pub mod chaos;

@@ -1,8 +1,8 @@
 //! Measurements.
 
-use crate::build;
-use crate::ui::{call, cargo};
-use anyhow::Result;
+use crate::ui::{call, cargo, step};
+use crate::{build, tools};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use std::process::Command;
 
@@ -15,6 +15,8 @@ pub(crate) enum What {
     Durability,
     /// A start on a journal of 100,000 sagas that have ended and 10,000 that are open.
     Recovery,
+    /// Sagas in pods beside a stateless hop, as the tables of docs/performance.md.
+    Sagas,
 }
 
 /// `cargo xtask bench`.
@@ -25,6 +27,7 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Journal => bench.args(["--package=qbox-tests", "--features=engines", "--bench=journal"]),
         What::Durability => of_the_binary(&mut bench, "--bench=durability")?,
         What::Recovery => of_the_binary(&mut bench, "--bench=recovery")?,
+        What::Sagas => return in_pods("sagas"),
     };
     call(&mut bench)
 }
@@ -35,4 +38,16 @@ fn of_the_binary<'a>(bench: &'a mut Command, which: &str) -> Result<&'a mut Comm
     Ok(bench
         .args(["--package=qbox-userspace", which])
         .env("QBOX_BIN", build::binary("qbox")))
+}
+
+/// By `qbox-bench`, in pods.
+fn in_pods(which: &str) -> Result<()> {
+    if !tools::is_root() {
+        bail!("this makes pods and captures their connections, which needs root; run it as root");
+    }
+    step("Looking for the programs that pods are made with", || {
+        tools::ensure(&tools::PODS)
+    })?;
+    build::release()?;
+    call(Command::new(build::binary("qbox-bench")).arg(which))
 }

@@ -5,7 +5,7 @@ use super::qbox_toml::{Config, Store};
 use super::saga_file::{self, SagaAt};
 use super::walk::Sink;
 use super::{Loaded, LoadedSaga, overlap, read, read_config};
-use crate::saga::{Needs, Plan};
+use crate::saga::Plan;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -221,7 +221,7 @@ impl All {
 /// The sagas that need secrets after a restart, where nothing keeps them.
 fn secrets_lost(config: &Config, sagas: &[SagaAt]) -> Vec<Diagnostic> {
     let secrets = config.secrets.names();
-    let lost = |saga: &&SagaAt| Needs::of(&saga.plan).name_secrets(&secrets);
+    let lost = |saga: &&SagaAt| saga.plan.needs().name_secrets(&secrets);
     let kept = config.secrets.key_file.is_some() || config.journal.store == Store::Memory;
     let lost = sagas.iter().filter(lost).filter(|_| !kept);
     lost.flat_map(|saga| {

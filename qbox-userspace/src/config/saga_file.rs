@@ -7,7 +7,7 @@ use super::graph::{self, KindAt, Wait};
 use super::step::{self, StepAt};
 use super::walk::{self, Sink, Table};
 use super::{reply, trigger, warnings};
-use crate::saga::{Durability, Mode, OnRecovery, Plan, StepId, Template, TriggerPattern};
+use crate::saga::{Derived, Durability, Mode, OnRecovery, Plan, StepId, Template, TriggerPattern};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,6 +174,7 @@ fn plan(
         steps: steps.collect::<Option<_>>()?,
         reply_success: None,
         reply_failure: None,
+        derived: Derived::default(),
     })
 }
 

@@ -9,20 +9,25 @@ use super::registry::Entry;
 use super::{ActError, Active, As, Refused, Replied, Shared, State};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
-    AttemptEnd, Call, Command, Direction, Event, Input, Needs, Outcome, PlanHash, Saga, SagaState, StepId,
-    Timestamp, Trigger,
+    Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaState, StepId, Timestamp,
+    Trigger,
 };
 use crate::upstream::Via;
-use std::collections::HashMap;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::borrow::Cow;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::{Id, JoinError, JoinSet};
 
 /// What tells one attempt from another.
 type Attempt = (StepId, Direction, u32);
+
+/// An exchange under way. It is polled by its saga's own task: a task for each would be woken on another processor each time.
+type Exchange = Pin<Box<dyn Future<Output = (Attempt, Heard)> + Send>>;
 
 /// From where a saga goes on.
 pub(super) enum Origin {
@@ -32,8 +37,12 @@ pub(super) enum Origin {
         trigger: Trigger,
         pod: Via,
     },
-    /// Its history, of that many events, which a restart has found.
-    Journal { saga: Box<Saga>, events: u64 },
+    /// Its history, of that many events, which a restart has found; and its callers' answer, if that was due before.
+    Journal {
+        saga: Box<Saga>,
+        events: u64,
+        reply: Option<Arc<Reply>>,
+    },
 }
 
 /// Starts the task.
@@ -54,7 +63,12 @@ pub(super) fn spawn(
         entry,
     };
     let mut released = guard.shared.released.subscribe();
-    let work = async move {
+    // The task's memory is its future: what it begins with is not a part of it for as long as it lives.
+    let origin = Box::new(origin);
+    // Moved into the other future below, it would be there twice.
+    let work = Box::pin(async move {
+        // Moved out where it stands, the box would be freed only with its task.
+        let origin = *std::convert::identity(origin);
         let (shared, entry) = (&guard.shared, &guard.entry);
         // Both are the saga's until it has ended: the next one would meet what a stuck one has left behind.
         let _permit = permit;
@@ -82,10 +96,10 @@ pub(super) fn spawn(
                     Err(error) => return guard.never_began(Refused::NotBegun(error)),
                 }
             }
-            Origin::Journal { saga, events } => {
+            Origin::Journal { saga, events, reply } => {
                 // It had begun, so the lock is its own; nothing but itself could make it give up.
                 let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-                match Drive::take_up(active, shared, entry, *saga, events) {
+                match Drive::take_up(active, shared, entry, *saga, events, reply) {
                     Ok(drive) => (drive, lock),
                     Err(error) => return guard.halt(&error.to_string()),
                 }
@@ -100,7 +114,7 @@ pub(super) fn spawn(
             }
             Err(error) => guard.halt(&error.to_string()),
         }
-    };
+    });
     tokio::spawn(async move {
         tokio::select! {
             biased;
@@ -192,16 +206,18 @@ struct Drive<'a> {
     next: u64,
     position: Position,
     began: Timestamp,
-    calls: JoinSet<Heard>,
+    calls: FuturesUnordered<Exchange>,
     /// Exchanges whose time is over, and that are still listened to.
-    late: JoinSet<Heard>,
-    /// What the tasks of both are about.
-    in_flight: HashMap<Id, Attempt>,
+    late: FuturesUnordered<Exchange>,
+    /// What both are about.
+    in_flight: Vec<Attempt>,
     replied: bool,
     /// As many of its steps are under way as may be.
     held_back: bool,
-    /// What of its messages a restart would need.
-    needs: Needs,
+    /// The callers' answer, where a restart has found that it was due.
+    early: Option<Arc<Reply>>,
+    /// The journal doesn't have all that this process knows.
+    hides: bool,
     /// How long its history was when it was last said that it is stuck.
     told: u64,
 }
@@ -233,15 +249,16 @@ impl<'a> Drive<'a> {
             next: 0,
             position: Position::default(),
             began,
-            calls: JoinSet::new(),
-            late: JoinSet::new(),
-            in_flight: HashMap::new(),
+            calls: FuturesUnordered::new(),
+            late: FuturesUnordered::new(),
+            in_flight: Vec::new(),
             replied: false,
             held_back: false,
+            early: None,
+            hides: false,
             told: 0,
-            needs: Needs::of(&entry.plan),
         };
-        drive.append(&events)?;
+        drive.append(events)?;
         Ok(drive)
     }
 
@@ -252,6 +269,7 @@ impl<'a> Drive<'a> {
         entry: &'a Entry,
         saga: Saga,
         events: u64,
+        early: Option<Arc<Reply>>,
     ) -> Result<Self, JournalError> {
         let mut drive = Self {
             active,
@@ -260,20 +278,21 @@ impl<'a> Drive<'a> {
             pod: None,
             destination: saga.trigger().destination,
             began: saga.began(),
+            hides: saga.gap().is_some(),
             saga,
             next: events,
             position: Position::default(),
-            calls: JoinSet::new(),
-            late: JoinSet::new(),
-            in_flight: HashMap::new(),
+            calls: FuturesUnordered::new(),
+            late: FuturesUnordered::new(),
+            in_flight: Vec::new(),
             replied: false,
             held_back: false,
+            early,
             told: 0,
-            needs: Needs::of(&entry.plan),
         };
         drive.saga.limit(shared.settings.steps_in_flight);
         let events = drive.saga.decide(Input::Recovered, shared.clock.now());
-        drive.append(&events)?;
+        drive.append(events)?;
         Ok(drive)
     }
 
@@ -295,7 +314,7 @@ impl<'a> Drive<'a> {
             match self.next(wake).await {
                 Woken::By(input) => {
                     let events = self.saga.decide(input, self.shared.clock.now());
-                    self.append(&events)?;
+                    self.append(events)?;
                 }
                 Woken::Order(order) => self.obey(order)?,
             }
@@ -321,7 +340,7 @@ impl<'a> Drive<'a> {
             let action = order.operator.action.clone();
             let input = Input::Operator(order.operator);
             let events = self.saga.decide(input, self.shared.clock.now());
-            if let Err(error) = self.append(&events) {
+            if let Err(error) = self.append(events) {
                 drop(order.answer.send(Err(ActError::Journal(error.to_string()))));
                 return Err(error);
             }
@@ -333,22 +352,25 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    fn append(&mut self, events: &[Event]) -> Result<(), JournalError> {
+    fn append(&mut self, events: Vec<Event>) -> Result<(), JournalError> {
         if events.is_empty() {
             return Ok(());
         }
         let (id, stamp) = (self.entry.id, self.entry.stamp.as_ref());
-        let recorded = self.shared.sealed(id, &self.needs, stamp, self.next, events);
+        let recorded = self
+            .shared
+            .sealed(id, self.entry.plan.needs(), stamp, self.next, &events);
+        self.hides |= matches!(recorded, Cow::Owned(_));
         self.position = self.shared.journal.append(id, self.next, &recorded)?;
         self.next += events.len() as u64;
         let plan = &self.entry.plan;
         if tracing::enabled!(tracing::Level::DEBUG) {
-            for event in events {
+            for event in &events {
                 let event = &self.shared.settings.secrets.event(event);
                 tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
             }
         }
-        self.shared.stats.learn(plan, self.began, events);
+        self.shared.stats.learn(plan, self.began, &events);
         // Few plans have as many steps.
         if plan.steps.len() > self.shared.settings.steps_in_flight {
             let held_back = self.saga.is_held_back();
@@ -357,7 +379,7 @@ impl<'a> Drive<'a> {
             }
             self.held_back = held_back;
         }
-        self.entry.update(|summary| summary.learn(&self.saga, events));
+        self.entry.update(|summary| summary.learn(&self.saga, &events));
         self.shared
             .feed
             .events(&self.of(), events, &self.shared.settings.secrets);
@@ -393,13 +415,22 @@ impl<'a> Drive<'a> {
         for call in held_back {
             self.send(call);
         }
-        if reply && let Some(reply) = self.saga.reply(&self.shared.settings.secrets) {
-            let (at, status) = (self.shared.clock.now(), reply.status);
-            let replied = Replied { at, status };
-            self.entry.update(|summary| summary.replied = Some(replied));
-            self.shared.feed.replied(&self.of(), replied);
-            self.replied = true;
-            self.entry.answer(Ok(Arc::new(reply)));
+        if reply {
+            let secrets = &self.shared.settings.secrets;
+            let early = self.early.take();
+            if let Some(reply) = early.or_else(|| self.saga.reply(secrets).map(Arc::new)) {
+                self.saga.reply_given();
+                let (at, status) = (self.shared.clock.now(), reply.status);
+                let replied = Replied { at, status };
+                self.entry.update(|summary| summary.replied = Some(replied));
+                self.shared.feed.replied(&self.of(), replied, secrets);
+                self.replied = true;
+                match self.is_over() || self.hides {
+                    true => self.entry.answer(Ok(reply)),
+                    // It may last for days; its events tell the same.
+                    false => self.entry.answer_once(Ok(reply)),
+                }
+            }
         }
         Ok(wake)
     }
@@ -411,7 +442,7 @@ impl<'a> Drive<'a> {
 
     fn has_begun(&self, call: &Call) -> bool {
         let attempt = (call.step, call.direction, call.attempt);
-        self.in_flight.values().any(|begun| *begun == attempt)
+        self.in_flight.contains(&attempt)
     }
 
     fn send(&mut self, call: Call) {
@@ -422,8 +453,8 @@ impl<'a> Drive<'a> {
             self.pod.clone(),
             self.destination,
         );
-        let id = self.calls.spawn(call).id();
-        self.in_flight.insert(id, attempt);
+        self.calls.push(Box::pin(async move { (attempt, call.await) }));
+        self.in_flight.push(attempt);
     }
 
     async fn next(&mut self, wake: Option<Timestamp>) -> Woken {
@@ -435,27 +466,21 @@ impl<'a> Drive<'a> {
             }
         };
         tokio::select! {
-            Some(ended) = self.calls.join_next_with_id() => Woken::By(self.heard(ended)),
-            Some(ended) = self.late.join_next_with_id() => Woken::By(self.heard(ended)),
+            Some((attempt, heard)) = self.calls.next() => Woken::By(self.heard(attempt, heard)),
+            Some((attempt, heard)) = self.late.next() => Woken::By(self.heard(attempt, heard)),
             () = timer => Woken::By(Input::Timer),
             order = self.entry.inbox.next() => Woken::Order(order),
         }
     }
 
     /// What an exchange, or what was heard of it beyond its time, tells the machine.
-    fn heard(&mut self, ended: Result<(Id, Heard), JoinError>) -> Input {
-        let (id, heard) = match ended {
-            Ok((id, heard)) => (id, Some(heard)),
-            // A bug stopped the call. The wire knows what it did; nobody else does.
-            Err(error) => {
-                tracing::error!(saga = %self.entry.id, %error, "a call's task failed");
-                (error.id(), None)
-            }
-        };
-        let attempt = self.in_flight.remove(&id);
-        let attempt = attempt.unwrap_or((StepId(0), Direction::Transaction, 0));
+    fn heard(&mut self, attempt: Attempt, (end, late): Heard) -> Input {
+        self.in_flight.retain(|begun| *begun != attempt);
+        if self.in_flight.is_empty() {
+            // A saga may rest for days.
+            self.in_flight = Vec::new();
+        }
         let (step, direction, number) = attempt;
-        let (end, late) = heard.unwrap_or((AttemptEnd::Lost, None));
         if let Some(late) = late {
             let listening = Input::Listening {
                 step,
@@ -463,8 +488,9 @@ impl<'a> Drive<'a> {
             };
             // Nothing follows from that alone.
             self.saga.decide(listening, self.shared.clock.now());
-            let id = self.late.spawn(hear_out(late)).id();
-            self.in_flight.insert(id, attempt);
+            self.late
+                .push(Box::pin(async move { (attempt, hear_out(late).await) }));
+            self.in_flight.push(attempt);
         }
         Input::Outcome(Outcome {
             step,
@@ -481,7 +507,11 @@ impl<'a> Drive<'a> {
         let (state, took) = (self.saga.state().as_str(), now.since(self.began));
         let summary = self.entry.summary();
         let failed_step = summary.failed_step.as_deref();
-        tracing::info!(saga = %id, name, state, ?took, failed_step, "saga ended");
+        // What goes well is counted; a line for each would be most of the log, and of what a saga costs.
+        match failed_step {
+            None => tracing::debug!(saga = %id, name, state, ?took, "saga ended"),
+            Some(failed_step) => tracing::info!(saga = %id, name, state, ?took, failed_step, "saga ended"),
+        }
     }
 
     /// Nothing is in flight, and no moment that anybody waits for is due: for whom it waits.
@@ -516,7 +546,7 @@ mod tests {
     use super::*;
     use crate::runner::registry::Admitted;
     use crate::runner::testing::{plan, runner, trigger};
-    use crate::saga::{Operator, OperatorAction};
+    use crate::saga::{AttemptEnd, Operator, OperatorAction};
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
@@ -550,7 +580,7 @@ mod tests {
         };
         for input in [Input::Operator(pause), Input::Outcome(ended)] {
             let events = drive.saga.decide(input, now);
-            drive.append(&events).unwrap();
+            drive.append(events).unwrap();
         }
         let ended = tokio::time::timeout(Duration::from_secs(3600), drive.run()).await;
         assert!(ended.is_err(), "a paused saga was given up");

@@ -1,10 +1,10 @@
 //! The newest events of all sagas, for whoever looks on: a ring of the last ones, and a channel to those who follow.
 //!
 //! Both are bounded, and neither waits: who follows too slowly misses the oldest and is told how many. What is kept of an
-//! event is what a line of it shows; bodies, fields and long texts stay in the journal.
+//! event is what a line of it shows; bodies and fields stay in the journal. Its secrets are hidden when somebody looks.
 
 use super::Replied;
-use crate::saga::{AttemptEnd, Event, Headers, Plan, Request, Response, SagaId, Secrets, Timestamp, Trigger};
+use crate::saga::{AttemptEnd, Event, Headers, Plan, SagaId, Secrets, Timestamp, Trigger};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,8 +51,32 @@ pub(super) struct Of<'a> {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Feed {
-    newest: Mutex<VecDeque<Arc<Happening>>>,
+    newest: Mutex<VecDeque<Kept>>,
     followers: broadcast::Sender<Arc<Happening>>,
+}
+
+/// A happening as it is kept: its secrets are hidden when somebody looks, which is seldom.
+#[derive(Debug)]
+struct Kept(Happening);
+
+impl Kept {
+    fn show(&self, secrets: &Secrets) -> Arc<Happening> {
+        let Happening {
+            saga,
+            plan,
+            arrived,
+            what,
+        } = &self.0;
+        Arc::new(Happening {
+            saga: *saga,
+            plan: Arc::clone(plan),
+            arrived: *arrived,
+            what: match what {
+                What::Event(event) => What::Event(Box::new(short(secrets.event(event)))),
+                What::Replied(replied) => What::Replied(*replied),
+            },
+        })
+    }
 }
 
 impl Feed {
@@ -63,39 +87,49 @@ impl Feed {
         }
     }
 
-    pub(super) fn events(&self, of: &Of<'_>, events: &[Event], secrets: &Secrets) {
-        // First what is cheap: bodies are then no longer there to be looked through.
-        let shown = events.iter().map(|event| short(secrets.event(&slim(event))));
-        self.tell(of, shown.map(|event| What::Event(Box::new(event))));
+    pub(super) fn events(&self, of: &Of<'_>, events: Vec<Event>, secrets: &Secrets) {
+        let small = events.into_iter().map(|event| {
+            let event = slim(event);
+            What::Event(Box::new(match is_long(&event) {
+                true => short(secrets.event(&event)),
+                false => event,
+            }))
+        });
+        self.tell(of, small, secrets);
     }
 
-    pub(super) fn replied(&self, of: &Of<'_>, replied: Replied) {
-        self.tell(of, std::iter::once(What::Replied(replied)));
+    pub(super) fn replied(&self, of: &Of<'_>, replied: Replied, secrets: &Secrets) {
+        self.tell(of, std::iter::once(What::Replied(replied)), secrets);
     }
 
-    fn tell(&self, of: &Of<'_>, happened: impl Iterator<Item = What>) {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        for what in happened {
-            let happening = Arc::new(Happening {
+    fn tell(&self, of: &Of<'_>, happened: impl Iterator<Item = What>, secrets: &Secrets) {
+        let kept = happened.map(|what| {
+            Kept(Happening {
                 saga: of.saga,
                 plan: Arc::clone(of.plan),
                 arrived: of.arrived,
                 what,
-            });
+            })
+        });
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        for kept in kept {
             if newest.len() >= KEPT {
                 newest.pop_front();
             }
-            newest.push_back(Arc::clone(&happening));
-            // Nobody follows: nobody is to be told.
-            let _ = self.followers.send(happening);
+            // Under the lock, so that who comes meanwhile has it once.
+            if self.followers.receiver_count() > 0 {
+                // Who has gone since is not to be told.
+                let _ = self.followers.send(kept.show(secrets));
+            }
+            newest.push_back(kept);
         }
     }
 
     /// What is kept, oldest first, and from there on what follows: nothing is missing between the two, and nothing twice.
-    pub(super) fn follow(&self) -> (Vec<Arc<Happening>>, Follower) {
+    pub(super) fn follow(&self, secrets: &Secrets) -> (Vec<Arc<Happening>>, Follower) {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let follower = Follower(self.followers.subscribe());
-        (newest.iter().cloned().collect(), follower)
+        (newest.iter().map(|kept| kept.show(secrets)).collect(), follower)
     }
 }
 
@@ -124,70 +158,43 @@ impl Follower {
 }
 
 /// The event without what a line of it doesn't show, so that a thousand of them are small.
-fn slim(event: &Event) -> Event {
-    match event {
+fn slim(mut event: Event) -> Event {
+    match &mut event {
         Event::Began {
-            schema,
-            saga,
-            plan,
-            name,
-            seed,
-            trigger,
-            at,
-            hidden: _,
-        } => Event::Began {
-            schema: *schema,
-            saga: *saga,
-            plan: *plan,
-            name: name.clone(),
-            seed: *seed,
-            trigger: Trigger {
-                request: Request {
-                    method: cut(&trigger.request.method),
-                    url: trigger.request.url.clone(),
-                    headers: Headers::default(),
-                    body: Bytes::new(),
-                },
-                path: Vec::new(),
-                destination: trigger.destination,
-                depth: trigger.depth,
-            },
-            at: *at,
-            hidden: None,
-        },
-        Event::Ended {
-            step,
-            direction,
-            attempt,
-            end,
-            class,
-            at,
-            hidden: _,
-        } => Event::Ended {
-            step: *step,
-            direction: *direction,
-            attempt: *attempt,
-            end: match end {
-                AttemptEnd::Answered(response) => AttemptEnd::Answered(Response {
-                    status: response.status,
-                    headers: Headers::default(),
-                    body: Bytes::new(),
-                    truncated: true,
-                }),
-                // Words of Qbox's own.
-                end => end.clone(),
-            },
-            class: *class,
-            at: *at,
-            hidden: None,
-        },
-        small => small.clone(),
+            trigger: Trigger { request, path, .. },
+            hidden,
+            ..
+        } => {
+            request.headers = Headers::default();
+            request.body = Bytes::new();
+            *path = Vec::new();
+            *hidden = None;
+        }
+        Event::Ended { end, hidden, .. } => {
+            if let AttemptEnd::Answered(response) = end {
+                response.headers = Headers::default();
+                response.body = Bytes::new();
+                response.truncated = true;
+            }
+            *hidden = None;
+        }
+        _ => {}
+    }
+    event
+}
+
+/// Whether it is to be cut at once, lest the memory is full of it.
+fn is_long(event: &Event) -> bool {
+    match event {
+        Event::Began { trigger, .. } => trigger.request.method.len() + trigger.request.url.len() > 2 * TEXT,
+        _ => false,
     }
 }
 
-/// Cuts the URL: behind the hiding, which would not know a secret by its half.
+/// Cuts what may be long: behind the hiding, which would not know a secret by its half.
 fn short(mut event: Event) -> Event {
     if let Event::Began { trigger, .. } = &mut event {
+        trigger.request.method = cut(&trigger.request.method);
         trigger.request.url = cut(&trigger.request.url);
     }
     event
@@ -203,7 +210,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{Class, Direction, StepId};
+    use crate::saga::{Class, Direction, Response, StepId};
     use std::time::Duration;
 
     fn plan() -> Arc<Plan> {
@@ -254,15 +261,15 @@ mod tests {
     async fn what_is_kept_and_what_follows_meet() {
         let (feed, plan) = (Feed::new(), plan());
         for n in 0..KEPT + 5 {
-            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
+            feed.events(&of(&plan), vec![ended(n)], &Secrets::default());
         }
-        let (kept, mut follower) = feed.follow();
+        let (kept, mut follower) = feed.follow(&Secrets::default());
         assert_eq!((kept.len(), number(&kept[0])), (KEPT, 5));
         assert!(
             !format!("{kept:?}").contains("secret"),
             "bodies and fields are not kept"
         );
-        feed.events(&of(&plan), &[ended(KEPT + 5)], &Secrets::default());
+        feed.events(&of(&plan), vec![ended(KEPT + 5)], &Secrets::default());
         let Some(Next::Happened(next)) = follower.next().await else {
             panic!("nothing followed")
         };
@@ -272,9 +279,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_too_slow_is_told_how_much_was_missed() {
         let (feed, plan) = (Feed::new(), plan());
-        let (_, mut follower) = feed.follow();
+        let (_, mut follower) = feed.follow(&Secrets::default());
         for n in 0..BEHIND + 10 {
-            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
+            feed.events(&of(&plan), vec![ended(n)], &Secrets::default());
         }
         assert!(matches!(follower.next().await, Some(Next::Missed(10))));
         let Some(Next::Happened(next)) = follower.next().await else {

@@ -1,7 +1,7 @@
 //! A caller's end of a saga: it waits for the reply, or for the end of the runner's patience. Errors: [`Refused`].
 
 use super::registry::Entry;
-use super::{Outcome, Refused, Shared};
+use super::{Outcome, Refused, Shared, answer};
 use crate::saga::{Reply, SagaId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,17 @@ pub struct SagaHandle {
 const LAST_WORD: Duration = Duration::from_millis(50);
 
 impl SagaHandle {
-    pub(super) fn joined(shared: &Shared, entry: &Entry) -> Self {
+    /// `recorded` reads an outcome that only the journal has.
+    pub(super) fn new(
+        shared: &Shared,
+        entry: &Entry,
+        joined: bool,
+        recorded: impl FnOnce() -> Outcome,
+    ) -> Self {
         Self {
             id: entry.id,
-            joined: true,
-            outcome: entry.subscribe(),
+            joined,
+            outcome: entry.subscribe().unwrap_or_else(|| answer::given(recorded())),
             closing: shared.closing.subscribe(),
         }
     }

@@ -5,10 +5,10 @@
 
 use super::filter::{self, Filter};
 use super::registry::Entry;
-use super::{Detail, Refused, Replied, Runner, State, Summary};
+use super::{Detail, Outcome, Refused, Replied, Runner, State, Summary};
 use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
 use crate::saga::{
-    Direction, Event, Headers, Plan, PlanHash, Request, Saga, SagaId, SagaState, StepId, Timestamp,
+    Direction, Event, Headers, Plan, PlanHash, Reply, Request, Saga, SagaId, SagaState, StepId, Timestamp,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -168,18 +168,28 @@ impl Runner {
             return Err(Refused::KeyReused);
         }
         // It did end: whatever hides its reply, it must not be begun once more.
-        let hidden =
-            |error: &dyn std::fmt::Display| Refused::Halted(format!("its reply can't be read: {error}"));
         let outline = journal.ended(id).map_err(|error| hidden(&error))?;
         let kept = self.kept(id).map_err(|error| hidden(&error))?;
-        let (Some(outline), Some((plan, events))) = (outline, kept) else {
+        let (Some(outline), Some(kept)) = (outline, kept) else {
             // Dropped just now, for its age.
             return Ok(None);
         };
-        let saga = Saga::replay(Arc::clone(&plan), events).map_err(|error| hidden(&error))?;
-        let reply = saga.reply(self.secrets()).ok_or_else(|| hidden(&"it has none"))?;
+        let plan = Arc::clone(&kept.0);
+        let reply = self.reply_of(kept)?;
         let registry = &self.shared.registry;
         Ok(Some(registry.cache(&plan, stamp, outline.into(), reply)))
+    }
+
+    /// What the callers of a saga were told that has not ended, or just has.
+    pub(super) fn recorded(&self, id: SagaId) -> Outcome {
+        let kept = self.kept(id).map_err(|error| hidden(&error))?;
+        let kept = kept.ok_or_else(|| hidden(&"its history is no longer kept"))?;
+        self.reply_of(kept).map(Arc::new)
+    }
+
+    fn reply_of(&self, (plan, events): Kept) -> Result<Reply, Refused> {
+        let saga = Saga::replay(plan, events).map_err(|error| hidden(&error))?;
+        saga.reply(self.secrets()).ok_or_else(|| hidden(&"it has none"))
     }
 
     /// What the journal holds of a saga.
@@ -200,6 +210,10 @@ impl Runner {
         let plan = plan.ok_or_else(|| damaged("the plan that it ran under is missing"))?;
         Ok(Some((plan, events)))
     }
+}
+
+fn hidden(error: &dyn std::fmt::Display) -> Refused {
+    Refused::Halted(format!("its reply can't be read: {error}"))
 }
 
 /// Method and URL of a message as its saga's file has them, expressions and all.

@@ -9,6 +9,7 @@
 //! Knows nothing of interception or of HTTP servers. Errors: [`Refused`], why a trigger has no reply.
 
 mod act;
+mod answer;
 mod clock;
 mod describe;
 mod drive;
@@ -43,7 +44,7 @@ use crate::upstream::{Upstream, Via};
 use clock::Clock;
 use feed::Feed;
 use locks::Locks;
-use registry::{Admitted, Registry};
+use registry::{Admitted, Entry, Registry};
 use serde::Serialize;
 use stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -313,7 +314,7 @@ impl Runner {
             && !shared.registry.knows(stamp)
             && let Some(entry) = self.earlier(stamp)?
         {
-            return Ok(SagaHandle::joined(shared, &entry));
+            return Ok(self.joined(&entry));
         }
         let room = || {
             Arc::clone(&shared.room)
@@ -324,15 +325,10 @@ impl Runner {
         let (entry, permit) = match shared.registry.admit(plan, stamp, now, room)? {
             (Admitted::New(entry), Some(permit)) => (entry, permit),
             (Admitted::New(entry) | Admitted::Joined(entry), _) => {
-                return Ok(SagaHandle::joined(shared, &entry));
+                return Ok(self.joined(&entry));
             }
         };
-        let handle = SagaHandle {
-            id: entry.id,
-            joined: false,
-            outcome: entry.subscribe(),
-            closing: shared.closing.subscribe(),
-        };
+        let handle = SagaHandle::new(shared, &entry, false, || self.recorded(entry.id));
         // In the queue here, not in the task: order of arrival.
         let lock = shared.lock(plan, entry.id, &trigger, None);
         let origin = drive::Origin::Trigger {
@@ -344,10 +340,14 @@ impl Runner {
         Ok(handle)
     }
 
+    fn joined(&self, entry: &Entry) -> SagaHandle {
+        SagaHandle::new(&self.shared, entry, true, || self.recorded(entry.id))
+    }
+
     /// The last events of all sagas, oldest first (at most [`KEPT`], of this process alone), and those that follow on them.
     #[must_use]
     pub fn follow(&self) -> (Vec<Arc<Happening>>, Follower) {
-        self.shared.feed.follow()
+        self.shared.feed.follow(self.secrets())
     }
 
     /// Whether `filter` holds for a saga as it stands now. One that is no longer at hand is not meant by any filter that asks for

@@ -8,7 +8,8 @@ use super::registry::{self, Entry};
 use super::{Active, Refused, Replied, Runner, State, Summary, seal};
 use crate::journal::{History, JournalError};
 use crate::saga::{
-    Durability, Event, Mode, OnRecovery, Plan, PlanHash, Saga, SagaId, SagaState, Timestamp, TriggerPattern,
+    Derived, Durability, Event, Mode, OnRecovery, Plan, PlanHash, Reply, Saga, SagaId, SagaState, Timestamp,
+    TriggerPattern,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ struct Recovery<'a> {
 
 impl Recovery<'_> {
     fn open(&mut self, history: Result<History, JournalError>) {
-        let Some((saga, events)) = self.replay(history) else {
+        let Some((mut saga, events)) = self.replay(history) else {
             return;
         };
         let shared = &self.runner.shared;
@@ -59,7 +60,8 @@ impl Recovery<'_> {
             return;
         }
         self.found.open += 1;
-        let entry = self.restore(&saga, &events, None);
+        let reply = saga.fetch_reply(&shared.settings.secrets).map(Arc::new);
+        let entry = self.restore(&saga, &events, reply.as_deref(), None);
         tracing::debug!(saga = %id, name = plan.name, state = ?entry.summary().state, "saga found in the journal, and taken up");
         let active = Active::enter(shared);
         let lock = shared.lock(&plan, id, saga.trigger(), saga.gap());
@@ -68,6 +70,7 @@ impl Recovery<'_> {
         let origin = Origin::Journal {
             saga: Box::new(saga),
             events: events.len() as u64,
+            reply,
         };
         drive::spawn(active, entry, origin, permit, lock);
     }
@@ -127,8 +130,9 @@ impl Recovery<'_> {
             Event::Committed { at } | Event::Compensated { at } | Event::Decided { at, .. } => Some(*at),
             _ => None,
         });
-        let entry = self.restore(saga, events, ended);
-        if let Some(reply) = saga.reply(&self.runner.shared.settings.secrets) {
+        let reply = saga.reply(&self.runner.shared.settings.secrets);
+        let entry = self.restore(saga, events, reply.as_ref(), ended);
+        if let Some(reply) = reply {
             entry.answer(Ok(Arc::new(reply)));
         }
         let shared = &self.runner.shared;
@@ -140,13 +144,18 @@ impl Recovery<'_> {
         true
     }
 
-    fn restore(&self, saga: &Saga, events: &[Event], ended: Option<Timestamp>) -> Arc<Entry> {
+    fn restore(
+        &self,
+        saga: &Saga,
+        events: &[Event],
+        reply: Option<&Reply>,
+        ended: Option<Timestamp>,
+    ) -> Arc<Entry> {
         let plan = saga.plan();
         let early = events.iter().find_map(|event| match event {
             Event::ReplyDue { at } => Some(*at),
             _ => None,
         });
-        let reply = saga.reply(&self.runner.shared.settings.secrets);
         let mut summary = Summary {
             id: saga.id(),
             name: plan.name.clone(),
@@ -170,7 +179,8 @@ impl Recovery<'_> {
             Some(Event::Began {
                 hidden: Some(hidden), ..
             }) => seal::read_stamp(hidden),
-            _ => registry::stamp(plan, saga.trigger()),
+            Some(Event::Began { trigger, .. }) => registry::stamp(plan, trigger),
+            _ => None,
         };
         self.runner.shared.registry.restore(plan, stamp, summary)
     }
@@ -227,5 +237,6 @@ fn nameless(name: &str) -> Plan {
         steps: Vec::new(),
         reply_success: None,
         reply_failure: None,
+        derived: Derived::default(),
     }
 }

@@ -2,6 +2,7 @@
 //! were asked for last; and which trigger's key stands for which of them. Bounded: a finished saga is forgotten when it is old or
 //! the room is needed, and is then the journal's to know.
 
+use super::answer::Answer;
 use super::inbox::Inbox;
 use super::{Outcome, Refused, State, Summary, caller_key};
 use crate::journal::{Outline, Stamp};
@@ -41,7 +42,7 @@ pub(super) struct Entry {
     pub(super) stamp: Option<Stamp>,
     summary: Mutex<Summary>,
     pub(super) inbox: Inbox,
-    outcome: watch::Sender<Option<Outcome>>,
+    answer: Answer,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Entry {
             stamp,
             summary: Mutex::new(summary),
             inbox: Inbox::default(),
-            outcome: watch::Sender::new(None),
+            answer: Answer::default(),
         }
     }
 
@@ -117,37 +118,25 @@ impl Entry {
         change(&mut self.summary_mut());
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Outcome>> {
-        self.outcome.subscribe()
+    /// `None`: it was given, and only the journal has it.
+    pub(super) fn subscribe(&self) -> Option<watch::Receiver<Option<Outcome>>> {
+        self.answer.subscribe()
     }
 
     /// Whether a caller waits for its outcome.
     pub(super) fn is_awaited(&self) -> bool {
-        self.outcome.receiver_count() > 0
+        self.answer.is_awaited()
+    }
+
+    /// As [`Entry::answer`], and keeps nothing: the journal tells whoever asks later.
+    pub(super) fn answer_once(&self, outcome: Outcome) {
+        self.answer.give_once(outcome);
     }
 
     /// Gives the callers their outcome; the first one stands.
     pub(super) fn answer(&self, outcome: Outcome) {
-        self.outcome.send_if_modified(|slot| {
-            let first = slot.is_none();
-            if first {
-                *slot = Some(outcome);
-            }
-            first
-        });
+        self.answer.give(outcome);
     }
-
-    fn weight(&self) -> usize {
-        match &*self.outcome.borrow() {
-            Some(Ok(reply)) => reply_weight(reply),
-            _ => 0,
-        }
-    }
-}
-
-fn reply_weight(reply: &Reply) -> usize {
-    let headers: usize = reply.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
-    reply.body.len() + headers
 }
 
 impl Registry {
@@ -274,7 +263,7 @@ impl Inner {
     }
 
     fn retire(&mut self, entry: &Entry, retain: &Retain) {
-        let bytes = entry.weight();
+        let bytes = entry.answer.weight();
         self.bytes += bytes;
         self.finished.push_back((entry.id, Instant::now(), bytes));
         self.evict(retain);

@@ -1,5 +1,6 @@
 //! A saga half way, for the tests of filling and matching: a trigger, and the first of two steps answered.
 
+use super::derived::Derived;
 use super::expr::{Place, Scope, Template};
 use super::id::{SagaId, StepId};
 use super::message::{Headers, Request, Response, Trigger};
@@ -136,6 +137,7 @@ impl Fixture {
                 steps: vec![step("hotel"), step("flight")],
                 reply_success: None,
                 reply_failure: None,
+                derived: Derived::default(),
             },
             trigger: Trigger {
                 request: Request {

@@ -15,6 +15,7 @@
 //! An [`Event`] is the journal's record. State changes where an event is applied and nowhere else, so that a restart, which
 //! folds the journal's events, and normal running are one path.
 
+mod derived;
 mod event;
 mod expr;
 mod expr_parse;
@@ -35,6 +36,7 @@ mod sample;
 mod secrets;
 mod values;
 
+pub use derived::Derived;
 pub use event::{AttemptEnd, Class, Direction, Event, Hidden, SCHEMA};
 pub use expr::{Expr, ExprError, FieldPath, MessagePart, Place, Scope, Source, Template};
 pub use fill::key;

@@ -3,6 +3,7 @@
 //! `config` makes it from TOML; nothing here reads a file. A plan is stored with the sagas that ran under it, so its
 //! serialized form is a contract with the journal.
 
+use super::derived::Derived;
 use super::event::Direction;
 use super::expr::{FieldPath, Template};
 use super::id::StepId;
@@ -39,6 +40,9 @@ pub struct Plan {
     pub reply_success: Option<ReplyPlan>,
     /// `[reply.failure]`; `None`: 502 and an RFC 9457 problem.
     pub reply_failure: Option<ReplyPlan>,
+    /// What follows from all this. No part of the content.
+    #[serde(skip)]
+    pub derived: Derived,
 }
 
 /// `mode`.

@@ -109,12 +109,12 @@ impl Reply {
     }
 
     fn json(status: u16, content_type: &'static str, body: &Value) -> Self {
-        let mut headers = Headers::default();
-        headers.push("Content-Type", content_type);
+        let kind = Bytes::from_static(content_type.as_bytes());
         Self {
             status,
-            headers,
-            body: Bytes::from(body.to_string()),
+            headers: Headers(vec![("Content-Type".to_owned(), kind)]),
+            // No larger than it is: it may be kept for long.
+            body: Bytes::from(body.to_string().into_bytes().into_boxed_slice()),
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::body::{Chunk, Framing, Progress, Sink};
 use super::client::Answer;
 use bytes::{Bytes, BytesMut};
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
@@ -17,7 +17,8 @@ const MAX_FIELDS: usize = 128;
 const MAX_INTERIM: usize = 16;
 /// How much of a body beyond the limit is read, so that the connection can be used again; past it the connection is closed.
 const DRAIN: u64 = 256 * 1024;
-/// One read.
+/// The first read, and each of those that follow.
+const FIRST_READ: usize = 2 * 1024;
 const READ: usize = 16 * 1024;
 
 /// Why there is no whole answer.
@@ -69,15 +70,18 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(Answer, Reuse), Fault> {
     let (mut reading, mut writing) = tokio::io::split(stream);
     let write = async {
-        for mut part in [&request.head[..], &request.body[..]] {
-            while !part.is_empty() {
-                let count = writing.write(part).await?;
-                if count == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                written.fetch_add(count as u64, Ordering::Relaxed);
-                part = &part[count..];
+        let (mut head, mut body) = (&request.head[..], &request.body[..]);
+        // Both in one call, and for a small request in one packet.
+        while !head.is_empty() || !body.is_empty() {
+            let parts = [IoSlice::new(head), IoSlice::new(body)];
+            let count = writing.write_vectored(&parts).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
+            written.fetch_add(count as u64, Ordering::Relaxed);
+            let of_head = count.min(head.len());
+            head = &head[of_head..];
+            body = &body[count - of_head..];
         }
         writing.flush().await
     };
@@ -162,7 +166,8 @@ async fn read_answer<R: AsyncRead + Unpin>(
 }
 
 async fn fill<R: AsyncRead + Unpin>(reading: &mut R, buffer: &mut BytesMut) -> Result<usize, Fault> {
-    buffer.reserve(READ);
+    // Most answers are short.
+    buffer.reserve(if buffer.capacity() == 0 { FIRST_READ } else { READ });
     Ok(reading.read_buf(buffer).await?)
 }
 

@@ -3,7 +3,7 @@
 //! Asks nothing of its own: whether an event may happen was `decide`'s question. An event that fits nowhere changes nothing.
 
 use super::lane::{Flight, Run, Undo};
-use super::{ReplayError, Saga, SagaState, Turned};
+use super::{Due, ReplayError, Saga, SagaState, Turned};
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
 use crate::saga::expr::Source;
 use crate::saga::id::{StepId, Timestamp};
@@ -50,6 +50,9 @@ impl Saga {
     }
 
     pub(super) fn apply(&mut self, event: &Event) {
+        if matches!(self.due, Some(Due::AsItIs)) {
+            self.due = Some(self.as_it_is());
+        }
         // What comes from outside, where all that had followed before was done: a saga that is stuck then was answered so.
         if let Event::Ended { .. } | Event::Decided { .. } | Event::Recovered { .. } = event {
             self.keep_reply();
@@ -97,18 +100,24 @@ impl Saga {
             Event::Decided { operator, .. } => self.obey(&operator.action, &operator.why),
             Event::Recovered { .. } => self.recover(),
         }
-        if matches!(event, Event::ReplyDue { .. }) {
-            self.keep_reply();
+        let is_due = matches!(event, Event::ReplyDue { .. });
+        if is_due && self.due.is_none() && self.ended.is_none() && self.answers() {
+            self.due = Some(Due::AsItIs);
         }
     }
 
     /// From now on the answer is as things stand now, if it is due. At the saga's end nothing can change it any more.
     fn keep_reply(&mut self) {
         if self.due.is_none() && self.ended.is_none() && self.answers() {
-            let mut then = self.clone();
-            then.stop_listening();
-            self.due = Some(Box::new(then));
+            self.due = Some(self.as_it_is());
         }
+    }
+
+    fn as_it_is(&self) -> Due {
+        let mut then = self.clone();
+        then.due = None;
+        then.stop_listening();
+        Due::As(Box::new(then))
     }
 
     fn finish(&mut self, state: SagaState) {
@@ -148,7 +157,7 @@ impl Saga {
             },
             request,
         };
-        if direction == Direction::Transaction {
+        if direction == Direction::Transaction && self.plan.reads().request(step) {
             let told = match &flight.request {
                 Ok(request) => Some(Arc::clone(request)),
                 Err(_) => self.told(step, attempt).map(Arc::new),
@@ -163,7 +172,7 @@ impl Saga {
                 lane.first.get_or_insert(at);
                 lane.due = None;
                 lane.last = None;
-                lane.flight = Some(flight);
+                lane.flight = Some(Box::new(flight));
             }
             if direction == Direction::Transaction {
                 run.probed = false;
@@ -205,7 +214,7 @@ impl Saga {
             if matches!(why, Why::Held(_)) {
                 lane.held = lane.held.saturating_add(1);
             }
-            lane.last = Some(why);
+            lane.last = Some(Box::new(why));
         }
         match direction {
             Direction::Transaction if late => {
@@ -263,15 +272,21 @@ impl Saga {
         };
         let last = applied && direction == Direction::Transaction;
         let overtaken = self.run(step).is_some_and(|run| run.transaction.sent != attempt);
-        let request = if last && overtaken {
+        let request = if last && overtaken && self.plan.reads().request(step) {
             self.told(step, attempt)
         } else {
             None
         };
+        // What has failed is quoted by the reply that stands where the file gives none.
+        let failed = !applied || self.run(step).is_some_and(|run| run.failed.is_some());
+        let kept = match failed && self.plan.reply_failure.is_none() {
+            true => response.clone(),
+            false => self.plan.reads().of_answer(step, response),
+        };
         let Some(exchange) = self.exchanges.get_mut(step.index()) else {
             return;
         };
-        exchange.response = Some(Arc::new(response.clone()));
+        exchange.response = Some(Arc::new(kept));
         if let Some(request) = request {
             exchange.request = Some(Arc::new(request));
         }
@@ -320,7 +335,8 @@ impl Saga {
             return;
         }
         let mut reached = vec![false; self.runs.len()];
-        for id in self.order.clone() {
+        let plan = Arc::clone(&self.plan);
+        for &id in plan.order() {
             let (Some(step), Some(run)) = (self.plan.steps.get(id.index()), self.run(id)) else {
                 continue;
             };
@@ -329,7 +345,7 @@ impl Saga {
             let pivot = step.kind == Kind::Pivot;
             let skipped = self.knows_when(step) && !self.holds(step);
             let maybe_sent = its_turn && !pivot && !skipped && !run.settled();
-            let request = if maybe_sent && run.transaction.sent == 0 {
+            let request = if maybe_sent && run.transaction.sent == 0 && plan.reads().request(id) {
                 // As it would have been sent, for a compensation that reads it.
                 self.told(id, 1)
             } else {

@@ -4,7 +4,7 @@
 //! while they are in flight).
 
 use super::headers::Stamp;
-use super::{Saga, SagaState};
+use super::{Due, Saga, SagaState};
 use crate::saga::event::Direction;
 use crate::saga::fill;
 use crate::saga::id::{StepId, Timestamp};
@@ -114,8 +114,25 @@ impl Saga {
     #[must_use]
     pub fn reply(&self, secrets: &Secrets) -> Option<Reply> {
         match &self.due {
-            Some(then) => Some(then.reply_now(secrets)),
+            Some(Due::As(then)) => Some(then.reply_now(secrets)),
+            Some(Due::AsItIs) => Some(self.reply_now(secrets)),
+            Some(Due::Fetched) => None,
             None => self.answers().then(|| self.reply_now(secrets)),
+        }
+    }
+
+    /// As [`Saga::reply`], for the last time: an answer before the saga's end is not kept any longer.
+    #[must_use]
+    pub fn fetch_reply(&mut self, secrets: &Secrets) -> Option<Reply> {
+        let reply = self.reply(secrets);
+        self.reply_given();
+        reply
+    }
+
+    /// Nobody will ask for the answer once more.
+    pub fn reply_given(&mut self) {
+        if let Some(due) = &mut self.due {
+            *due = Due::Fetched;
         }
     }
 

@@ -245,7 +245,7 @@ impl Saga {
     /// Another attempt of the transaction, after a wait.
     fn again(&self, id: StepId, step: &Step, run: &Run, at: Timestamp) -> Option<Event> {
         let lane = &run.transaction;
-        let why = lane.last.as_ref()?;
+        let why = lane.last.as_deref()?;
         let unknown = run.class == Some(Class::Unknown);
         let forward = self.turned.is_none();
         let endless = match step.kind {
@@ -271,7 +271,7 @@ impl Saga {
             return Ask::No;
         };
         let lane = &run.probe;
-        match &lane.last {
+        match lane.last.as_deref() {
             None if self.paused => Ask::Later,
             None => Ask::Now(Box::new(sending(id, Direction::Probe, lane, at))),
             Some(Why::Hole(_)) => Ask::No,
@@ -299,7 +299,7 @@ impl Saga {
         limit: Limit,
         at: Timestamp,
     ) -> Option<Event> {
-        let why = lane.last.as_ref()?;
+        let why = lane.last.as_deref()?;
         let attempt = lane.next();
         let chance = Chance::of_attempt(self.seed, step, direction, attempt);
         let due = at.after(retry::wait(policy, lane.tried(at), why, chance));
@@ -390,7 +390,7 @@ impl Saga {
             }
             let direction = Direction::Compensation(n);
             let policy = &step.compensations.get(usize::from(n))?.retry;
-            match &undo.lane.last {
+            match undo.lane.last.as_deref() {
                 None => (!self.paused).then(|| sending(id, direction, &undo.lane, at)),
                 Some(why) => self
                     .retry_at(id, direction, &undo.lane, policy, Limit::Policy, at)
@@ -408,7 +408,7 @@ impl Saga {
     /// For each step whether one that came after it, at any distance, is still to be undone. A stuck one is not waited for.
     fn blocked(&self) -> Vec<bool> {
         let mut blocked = vec![false; self.runs.len()];
-        for id in self.order.iter().rev() {
+        for id in self.plan.order().iter().rev() {
             let (Some(step), Some(run)) = (self.plan.steps.get(id.index()), self.run(*id)) else {
                 continue;
             };
@@ -467,7 +467,7 @@ enum Ask {
 
 /// The probe can't be put together, so that it will never tell.
 pub(super) fn asks_in_vain(run: &Run) -> bool {
-    matches!(run.probe.last, Some(Why::Hole(_)))
+    matches!(run.probe.last.as_deref(), Some(Why::Hole(_)))
 }
 
 fn sending(step: StepId, direction: Direction, lane: &Lane, at: Timestamp) -> Event {
@@ -480,7 +480,7 @@ fn sending(step: StepId, direction: Direction, lane: &Lane, at: Timestamp) -> Ev
 }
 
 fn give_up(step: StepId, run: &Run, at: Timestamp) -> Event {
-    let cause = match &run.transaction.last {
+    let cause = match run.transaction.last.as_deref() {
         _ if run.probed => "its probe says that it was not applied".to_owned(),
         Some(why) => why.to_string(),
         None => "Qbox was restarted; it may have been sent before".to_owned(),

@@ -27,7 +27,6 @@ impl Saga {
             began,
             // None in the walk.
             at_once: _,
-            order: _,
             runs,
             exchanges,
             heard,
@@ -128,7 +127,7 @@ fn put_lane(lane: &Lane, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultH
         last,
     } = lane;
     (sent, free, held).hash(hash);
-    let flight = flight.as_ref().map(
+    let flight = flight.as_deref().map(
         |Flight {
              request,
              durable_first,
@@ -136,7 +135,7 @@ fn put_lane(lane: &Lane, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultH
     );
     flight.hash(hash);
     times.push(*due);
-    let last = last.as_ref().map(|why| match why {
+    let last = last.as_deref().map(|why| match why {
         Why::Hole(_) => (0, 0),
         Why::NotSent(_) => (1, 0),
         Why::Answered { status, .. } => (2, *status),

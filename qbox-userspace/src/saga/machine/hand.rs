@@ -62,8 +62,8 @@ impl Saga {
     #[must_use]
     pub fn last_answer(&self, step: StepId) -> Option<String> {
         let run = self.run(step)?;
-        let undo = run.undo.iter().rev().find_map(|undo| undo.lane.last.as_ref());
-        let last = undo.or(run.transaction.last.as_ref());
+        let undo = run.undo.iter().rev().find_map(|undo| undo.lane.last.as_deref());
+        let last = undo.or(run.transaction.last.as_deref());
         last.map(ToString::to_string)
     }
 }

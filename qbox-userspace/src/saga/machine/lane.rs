@@ -22,12 +22,12 @@ pub(super) struct Lane {
     pub(super) held: u32,
     /// When the first one was sent that the policy counts; a restart and a new start begin anew.
     pub(super) first: Option<Timestamp>,
-    /// The one in flight.
-    pub(super) flight: Option<Flight>,
+    /// The one in flight. (Boxed, as the next, since most lanes have none most of the time.)
+    pub(super) flight: Option<Box<Flight>>,
     /// When the next one is to be sent.
     pub(super) due: Option<Timestamp>,
     /// How the last one ended, until the next is sent.
-    pub(super) last: Option<Why>,
+    pub(super) last: Option<Box<Why>>,
 }
 
 /// An attempt in flight.

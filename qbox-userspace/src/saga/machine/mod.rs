@@ -72,12 +72,11 @@ pub struct Saga {
     plan: Arc<Plan>,
     plan_hash: PlanHash,
     seed: u64,
+    /// As far as messages can read it; the journal has all of it.
     trigger: Trigger,
     began: Timestamp,
     /// How many steps may be under way at once. Not in the records: what is sent is.
     at_once: usize,
-    /// The steps, each behind all that it comes after.
-    order: Vec<StepId>,
     runs: Vec<Run>,
     exchanges: Vec<Exchange>,
     /// A restart has not found all of its messages: where they hold marks something is missing, and this is why.
@@ -90,10 +89,22 @@ pub struct Saga {
     compensating: Option<Timestamp>,
     /// The caller has waited long enough.
     overdue: bool,
-    /// How the saga stood when its caller's answer was due before its end: that stays the answer.
-    due: Option<Box<Saga>>,
+    /// Its caller's answer was due before its end, and stays as it was then.
+    due: Option<Due>,
     paused: bool,
     ended: Option<SagaState>,
+}
+
+/// An answer that was due before the saga's end.
+#[derive(Clone, Debug)]
+enum Due {
+    /// The saga stands as it did then. (Thousands can be due at the same moment, and most are fetched before anything else
+    /// happens.)
+    AsItIs,
+    /// How the saga stood then.
+    As(Box<Saga>),
+    /// It was fetched, and will not be again.
+    Fetched,
 }
 
 /// The saga goes no further.
@@ -197,17 +208,17 @@ impl Saga {
         now: Timestamp,
         at_once: usize,
     ) -> (Self, Vec<Event>) {
+        let mut saga = Self::new(id, plan, plan_hash, seed, &trigger, now);
         let began = Event::Began {
             schema: SCHEMA,
             saga: id,
             plan: plan_hash,
-            name: plan.name.clone(),
+            name: saga.plan.name.clone(),
             seed,
-            trigger: trigger.clone(),
+            trigger,
             at: now,
             hidden: None,
         };
-        let mut saga = Self::new(id, plan, plan_hash, seed, trigger, now);
         saga.limit(at_once);
         let mut events = vec![began];
         saga.follow(now, &mut events);
@@ -274,7 +285,7 @@ impl Saga {
         if schema > SCHEMA {
             return Err(ReplayError::Schema(schema));
         }
-        let mut saga = Self::new(id, plan, hash, seed, trigger, at);
+        let mut saga = Self::new(id, plan, hash, seed, &trigger, at);
         saga.miss(hidden.as_ref());
         for event in events {
             saga.check(&event)?;
@@ -314,14 +325,14 @@ impl Saga {
         plan: Arc<Plan>,
         plan_hash: PlanHash,
         seed: u64,
-        trigger: Trigger,
+        trigger: &Trigger,
         began: Timestamp,
     ) -> Self {
+        let trigger = plan.reads().of_trigger(trigger);
         let runs = plan.steps.iter().map(Run::new).collect();
         let exchanges = plan.steps.iter().map(|_| Exchange::default()).collect();
         Self {
             id,
-            order: order(&plan),
             plan,
             plan_hash,
             seed,
@@ -360,7 +371,7 @@ impl Saga {
         self.plan_hash
     }
 
-    /// The request that started it.
+    /// The request that started it, as far as its messages can read it.
     #[must_use]
     pub fn trigger(&self) -> &Trigger {
         &self.trigger
@@ -477,35 +488,6 @@ impl Saga {
         self.each()
             .any(|(_, step, run)| step.kind == Kind::Pivot && run.class == Some(Class::Applied))
     }
-}
-
-/// The steps, each behind all that it comes after (Kahn 1962). What is in a cycle, which a checked plan has not, is last.
-fn order(plan: &Plan) -> Vec<StepId> {
-    let mut order: Vec<StepId> = Vec::with_capacity(plan.steps.len());
-    let mut waits: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
-    let mut followers: Vec<Vec<StepId>> = vec![Vec::new(); plan.steps.len()];
-    let ids = || (0..).map(StepId).zip(&plan.steps);
-    for (id, step) in ids() {
-        for before in &step.after {
-            if let Some(list) = followers.get_mut(before.index()) {
-                list.push(id);
-            }
-        }
-    }
-    order.extend(ids().filter(|(_, step)| step.after.is_empty()).map(|(id, _)| id));
-    let mut at = 0;
-    while let Some(done) = order.get(at).copied() {
-        at += 1;
-        for follower in followers.get(done.index()).into_iter().flatten() {
-            if let Some(left) = waits.get_mut(follower.index()) {
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    order.push(*follower);
-                }
-            }
-        }
-    }
-    order
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
-//! What of its past a plan can still ask for after a restart.
+//! What of its messages a plan can ask for: ever, and still after a restart.
 //!
-//! Compensations, probes and replies always; a transaction only where the saga goes on forward, or where another message
+//! After a restart: compensations, probes and replies always; a transaction only where the saga goes on forward, or where another message
 //! reads its request, which is put together again from what it was made of.
 
 use super::Secrets;
 use crate::saga::expr::{Expr, FieldPath, MessagePart, Source, Template};
 use crate::saga::id::StepId;
+use crate::saga::message::{Headers, Request, Response, Trigger};
 use crate::saga::plan::{
     BodyTemplate, Kind, OnRecovery, Plan, ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate,
     ResponseMatch, Step,
 };
+use bytes::Bytes;
+
+/// What the trigger's trace is carried on from, in each message (W3C Trace Context).
+const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
 /// What a plan needs of its trigger and of each step's answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct Needs {
     pub(super) trigger: Parts,
     /// By [`StepId`].
     pub(super) answers: Vec<Parts>,
+    /// The transactions whose requests others read.
+    pub(super) requests: Vec<StepId>,
 }
 
 /// Parts of one message.
@@ -45,6 +52,23 @@ impl Parts {
         }
     }
 
+    fn headers(&self, all: &Headers, always: &[&str]) -> Headers {
+        let named = self
+            .headers
+            .iter()
+            .map(String::as_str)
+            .chain(always.iter().copied());
+        let is_read = |name: &str| named.clone().any(|known| known.eq_ignore_ascii_case(name));
+        Headers(all.0.iter().filter(|(name, _)| is_read(name)).cloned().collect())
+    }
+
+    fn body(&self, body: &Bytes) -> Bytes {
+        match self.body || !self.fields.is_empty() {
+            true => body.clone(),
+            false => Bytes::new(),
+        }
+    }
+
     /// Whether one of them is secret by its own name.
     fn name_secrets(&self, secrets: &Secrets) -> bool {
         self.headers.iter().any(|name| secrets.is_header(name))
@@ -54,19 +78,74 @@ impl Parts {
 }
 
 impl Needs {
-    /// Of a plan.
+    /// Of a plan, after a restart.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
+        let goes_on =
+            plan.on_recovery == OnRecovery::Resume || plan.steps.iter().any(|step| step.kind == Kind::Pivot);
+        Self::find(plan, goes_on)
+    }
+
+    /// Of a plan, at any time.
+    #[must_use]
+    pub fn ever(plan: &Plan) -> Self {
+        Self::find(plan, true)
+    }
+
+    fn find(plan: &Plan, goes_on: bool) -> Self {
         let mut found = Finder {
             plan,
             needs: Self {
                 trigger: Parts::default(),
                 answers: plan.steps.iter().map(|_| Parts::default()).collect(),
+                requests: Vec::new(),
             },
             read: Vec::new(),
         };
-        found.plan();
-        found.needs
+        found.plan(goes_on);
+        Self {
+            requests: found.read.into_iter().map(|(step, _)| step).collect(),
+            ..found.needs
+        }
+    }
+
+    /// Whether a message reads the request of that step.
+    pub(in crate::saga) fn request(&self, step: StepId) -> bool {
+        self.requests.contains(&step)
+    }
+
+    /// The trigger as far as it is read, by messages or by Qbox itself for each of them.
+    pub(in crate::saga) fn of_trigger(&self, trigger: &Trigger) -> Trigger {
+        let parts = &self.trigger;
+        if parts.whole {
+            return trigger.clone();
+        }
+        let request = &trigger.request;
+        let url = parts.url || !parts.query.is_empty();
+        Trigger {
+            request: Request {
+                method: request.method.clone(),
+                url: if url { request.url.clone() } else { String::new() },
+                headers: parts.headers(&request.headers, &TRACE),
+                body: parts.body(&request.body),
+            },
+            path: trigger.path.clone(),
+            destination: trigger.destination,
+            depth: trigger.depth,
+        }
+    }
+
+    /// A step's answer as far as it is read.
+    pub(in crate::saga) fn of_answer(&self, step: StepId, answer: &Response) -> Response {
+        match self.answers.get(step.index()) {
+            Some(parts) if !parts.whole => Response {
+                status: answer.status,
+                headers: parts.headers(&answer.headers, &[]),
+                body: parts.body(&answer.body),
+                truncated: answer.truncated,
+            },
+            _ => answer.clone(),
+        }
     }
 
     /// Whether a secret is asked for by its name, or with the whole trigger. (That an answer which is passed on holds one
@@ -87,11 +166,9 @@ struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    fn plan(&mut self) {
+    fn plan(&mut self, goes_on: bool) {
         let plan = self.plan;
         self.templates(&plan.lock);
-        let goes_on =
-            plan.on_recovery == OnRecovery::Resume || plan.steps.iter().any(|step| step.kind == Kind::Pivot);
         for step in &plan.steps {
             self.step(step, goes_on);
         }

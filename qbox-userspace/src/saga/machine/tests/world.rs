@@ -3,11 +3,11 @@
 use crate::saga::fixture;
 pub(super) use crate::saga::fixture::retry;
 use crate::saga::{
-    AttemptEnd, BodyTemplate, Call, Command, CompensateWhen, Compensation, Direction, Durability, Event,
-    Headers, Input, Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe, Reply,
-    Request, RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, Saga, SagaId, SagaState, Scheme,
-    Secrets, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger, TriggerPattern, UndoState,
-    UrlTemplate,
+    AttemptEnd, BodyTemplate, Call, Command, CompensateWhen, Compensation, Derived, Direction, Durability,
+    Event, Headers, Input, Kind, Mode, OnRecovery, Operator, OperatorAction, Outcome, Plan, PlanHash, Probe,
+    Reply, Request, RequestPlan, RequestTemplate, Response, ResponseMatch, RetryOn, Saga, SagaId, SagaState,
+    Scheme, Secrets, StatusSet, Step, StepId, StepState, Template, Timestamp, Trigger, TriggerPattern,
+    UndoState, UrlTemplate,
 };
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -101,6 +101,7 @@ pub(super) fn plan(steps: Vec<Step>) -> Plan {
         steps,
         reply_success: None,
         reply_failure: None,
+        derived: Derived::default(),
     }
 }
 

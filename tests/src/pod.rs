@@ -102,6 +102,12 @@ impl Pod {
         &self.namespace
     }
 
+    /// The folder of its cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> &std::path::Path {
+        self.cgroup.path()
+    }
+
     /// Listens inside, on all its addresses of both families.
     ///
     /// # Errors

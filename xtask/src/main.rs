@@ -57,6 +57,8 @@ enum Task {
     Chaos(chaos::Trial),
     /// Let libFuzzer look for input that breaks a promise: a minute each target, status 0 if there is none.
     Fuzz(fuzz::Fuzz),
+    /// Run other projects' test suites in a pod, without Qbox and through it, and compare each test's end.
+    Conformance,
 }
 
 fn main() -> ExitCode {
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Task::Run { once, explicit } => run::run(once, explicit),
         Task::Chaos(trial) => chaos::run(&trial),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
+        Task::Conformance => test::conformance(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

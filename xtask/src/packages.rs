@@ -2,8 +2,9 @@
 //! `target`, so that nothing of the machine's own changes. Installed when a list of them has changed, after saying so.
 
 use crate::toolchain::target_folder;
+use crate::tools::{apt, is_root, is_there};
 use crate::ui::call;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +23,64 @@ pub(crate) fn suites() -> Result<()> {
     python("python", &lists.join("clients/requirements.txt"))?;
     node("node", &lists.join("clients/package.json"))?;
     node("page", &lists.join("page/package.json"))
+}
+
+/// Suites of other projects that run in a pod, with Qbox and without.
+pub(crate) fn conformance() -> Result<()> {
+    let list = crate::root()?.join("tests/tests/conformance/requirements.txt");
+    python("conformance", &list)?;
+    for project in ["urllib3", "httpx"] {
+        source(project, &list)?;
+    }
+    let has_own = ["-c", "import test.test_httplib"];
+    if Command::new("python3")
+        .args(has_own)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return Ok(());
+    }
+    eprintln!("    Python's own tests are missing; they are a suite that has to pass through Qbox");
+    if !is_root() || !is_there("apt-get") {
+        bail!("install Python's own tests (Debian's package is libpython3-testsuite)");
+    }
+    call(apt().args([
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        "libpython3-testsuite",
+    ]))
+}
+
+/// A project's source archive, unpacked, for the tests that its package does not install.
+fn source(project: &str, list: &Path) -> Result<()> {
+    let place = folder().join("sources").join(project);
+    once(&place, list, "tests of one of the Python packages", || {
+        let text = fs::read_to_string(list)?;
+        let wanted = text
+            .lines()
+            .find(|line| line.split("==").next() == Some(project))
+            .with_context(|| format!("{} does not name {project}", list.display()))?;
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        fs::create_dir_all(&place)?;
+        let mut download = Command::new(folder().join("conformance/bin/python"));
+        download.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]);
+        download.args(["--no-deps", "--no-binary", project, "--dest"]);
+        call(download.arg(&place).arg(wanted))?;
+        let archive = fs::read_dir(&place)?
+            .next()
+            .context("pip has left no archive")??
+            .path();
+        call(
+            Command::new("tar")
+                .args(["--strip-components=1", "-C"])
+                .arg(&place)
+                .arg("-xzf")
+                .arg(&archive),
+        )
+    })
 }
 
 /// A virtual environment of that name with what a requirements.txt lists.

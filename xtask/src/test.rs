@@ -3,21 +3,41 @@
 use crate::ui::{call, cargo, step};
 use crate::{build, packages, tools};
 use anyhow::Result;
+use std::path::Path;
+use std::process::Command;
 
 /// `cargo xtask test`.
 pub(crate) fn run() -> Result<()> {
     step("Looking for the programs that the suites use", || {
         tools::ensure(tools::PODS.iter().chain(&tools::SUITES))?;
-        packages::suites()
+        packages::suites()?;
+        packages::conformance()
     })?;
     let object = build::release()?;
     step("Running all tests", || {
-        let mut test = cargo();
-        test.current_dir(crate::root()?);
-        test.args(["test", "--workspace", "--no-fail-fast"]);
-        test.env(build::OBJECT_VARIABLE, object);
-        test.env("QBOX_BIN", build::binary("qbox"));
-        test.env(packages::VARIABLE, packages::folder());
-        call(&mut test)
+        call(with_binary(&object)?.args(["test", "--workspace", "--no-fail-fast"]))
     })
+}
+
+/// `cargo xtask conformance`: what `cargo xtask test` runs of other projects' suites, and those that take longer.
+pub(crate) fn conformance() -> Result<()> {
+    step("Looking for the suites", || {
+        tools::ensure(&tools::PODS)?;
+        packages::conformance()
+    })?;
+    let object = build::release()?;
+    step("Running other projects' suites, with Qbox and without", || {
+        let mut test = with_binary(&object)?;
+        test.args(["test", "--package=qbox-tests", "--test=conformance", "--"]);
+        call(test.args(["--include-ignored", "--nocapture", "--test-threads=1"]))
+    })
+}
+
+fn with_binary(object: &Path) -> Result<Command> {
+    let mut test = cargo();
+    test.current_dir(crate::root()?);
+    test.env(build::OBJECT_VARIABLE, object);
+    test.env("QBOX_BIN", build::binary("qbox"));
+    test.env(packages::VARIABLE, packages::folder());
+    Ok(test)
 }

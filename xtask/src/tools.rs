@@ -81,6 +81,25 @@ pub(crate) const SUITES: [Tool; 9] = [
     },
 ];
 
+/// What `cargo xtask bench passthrough` compares Qbox with, and the load.
+pub(crate) const PROXIES: [Tool; 3] = [
+    Tool {
+        program: "wrk",
+        package: "wrk",
+        why: "is the load",
+    },
+    Tool {
+        program: "nginx",
+        package: "nginx-light",
+        why: "is the backend, and compared",
+    },
+    Tool {
+        program: "haproxy",
+        package: "haproxy",
+        why: "is compared",
+    },
+];
+
 /// Whether this process may do all.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)

@@ -8,7 +8,7 @@
 //! runner → { journal, saga, upstream, keys }    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common
 //! netns, keys: leaves      config → keys (and fills saga's plan)
-//! plan → saga, config
+//! plan, import → saga, config
 //! sim → saga, config, journal: tests alone
 //! ```
 
@@ -17,6 +17,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod import;
 pub mod intercept;
 pub mod journal;
 pub mod keys;

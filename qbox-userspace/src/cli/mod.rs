@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod completions;
 mod exec;
+mod import;
 mod plan;
 mod probe;
 mod show;
@@ -39,6 +40,7 @@ enum Command {
     Run(Run),
     Check(Check),
     Plan(plan::Plan),
+    Import(import::Import),
     Exec(Exec),
     /// Look at the sagas of the running Qbox.
     #[command(subcommand)]
@@ -256,6 +258,7 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => Ok(completions::completions(shell)),
         Command::Man { folder } => completions::man(&folder),
         Command::Plan(args) => plan::plan(&args),
+        Command::Import(args) => import::import(&args),
         Command::Exec(exec) => exec
             .running
             .client()

@@ -1,12 +1,13 @@
 //! `qbox plan`: a saga rehearsed. Sends nothing, and needs no running Qbox.
 
+use super::import::refused;
 use super::print;
-use crate::config::{self, Diagnostic, Report};
+use crate::config;
 use crate::plan::{Prospect, mermaid, read_request, svg};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -115,17 +116,4 @@ fn trigger(path: &Path, plan: &crate::saga::Plan) -> anyhow::Result<crate::saga:
     request
         .trigger(&plan.trigger)
         .map_err(|why| anyhow::anyhow!("{shown} does not start `{name}`: {}", why.join("; ")))
-}
-
-/// Findings, on standard error.
-fn refused(diagnostics: Vec<Diagnostic>) -> ExitCode {
-    let report = Report {
-        diagnostics,
-        files: 1,
-        sagas: 0,
-    };
-    let mut err = std::io::stderr();
-    // Nobody is left to be told that standard error is closed.
-    let _ = err.write_all(report.render(err.is_terminal()).as_bytes());
-    ExitCode::FAILURE
 }

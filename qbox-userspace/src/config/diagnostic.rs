@@ -142,6 +142,12 @@ pub enum Code {
     DuplicateSaga = 60,
     /// Two sagas that one request can start.
     Overlap = 61,
+    /// Not YAML (qbox import).
+    NotYaml = 70,
+    /// Not a configuration of the original Qbox (qbox import).
+    NotOriginal = 71,
+    /// What a saga file can't say (qbox import).
+    Unsayable = 72,
     /// Warning: a step is left done when the saga fails.
     NothingUndone = 90,
     /// Warning: a request that may be applied twice.

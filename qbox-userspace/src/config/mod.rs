@@ -13,6 +13,7 @@ mod expressions;
 mod graph;
 mod message;
 mod overlap;
+mod print;
 mod qbox_toml;
 mod read;
 mod reply;
@@ -30,14 +31,18 @@ mod warnings;
 pub use answers::{Answer, load_answers};
 pub use check::{check_paths, load, load_saga_file};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
+pub use print::{Comment, Spot, print_saga};
 pub use qbox_toml::{
     Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Secrets, Store,
     Unknown, Upstream, WhenDown,
 };
 
+pub use read::file as read_file;
+
+pub(crate) use step::refused as default_refused;
 pub(crate) use units::{DURATION_HELP, duration};
 
-use crate::saga::{Plan, PlanHash};
+use crate::saga::{Plan, PlanHash, RetryPolicy};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::Arc;
@@ -85,6 +90,16 @@ pub fn plan_hash(plan: &Plan) -> PlanHash {
     // A plan holds no map with other keys than strings, so its JSON can always be written.
     let json = serde_json::to_vec(plan).unwrap_or_else(|_| format!("{plan:?}").into_bytes());
     PlanHash(Sha256::digest(&json).into())
+}
+
+/// The `retry` of a step that doesn't say it.
+pub(crate) fn default_retry() -> RetryPolicy {
+    retry::policy(retry::STEP)
+}
+
+/// The `retry` of a compensation that doesn't say it.
+pub(crate) fn default_undo_retry() -> RetryPolicy {
+    retry::policy(retry::COMPENSATION)
 }
 
 /// A `qbox.toml` as it was read.

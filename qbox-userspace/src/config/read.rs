@@ -9,7 +9,10 @@ use std::sync::Arc;
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// Reads a file whole, up to [`LONGEST_FILE`]; what can't be read is a finding.
-pub(super) fn file(path: &Path) -> Result<Arc<SourceFile>, Box<Diagnostic>> {
+///
+/// # Errors
+/// It can't be read, is too large, or is no UTF-8.
+pub fn file(path: &Path) -> Result<Arc<SourceFile>, Box<Diagnostic>> {
     use std::io::Read as _;
     let name = path.display().to_string();
     let whole = |code, text: String, span, message, help: &str| {

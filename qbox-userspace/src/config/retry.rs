@@ -14,9 +14,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// What a `retry` says when it does not say it.
 #[derive(Clone, Copy)]
 pub(super) struct Retry {
-    attempts: Option<u32>,
-    on: &'static [RetryOn],
-    backoff: (Duration, Duration),
+    pub(super) attempts: Option<u32>,
+    pub(super) on: &'static [RetryOn],
+    pub(super) backoff: (Duration, Duration),
 }
 
 /// What may pass by itself. A refusal does not.
@@ -56,15 +56,20 @@ pub(super) const PIVOT_PROBE: Retry = Retry {
     ..PROBE
 };
 
-/// Reads a `retry`; what it doesn't say is as `defaults` says.
-pub(super) fn retry(sink: &Sink, node: Option<&Node<'_>>, defaults: Retry) -> RetryPolicy {
-    let mut policy = RetryPolicy {
+/// The defaults, as a policy.
+pub(super) fn policy(defaults: Retry) -> RetryPolicy {
+    RetryPolicy {
         attempts: defaults.attempts,
         on: defaults.on.to_vec(),
         backoff_min: defaults.backoff.0,
         backoff_max: defaults.backoff.1,
         max_elapsed: None,
-    };
+    }
+}
+
+/// Reads a `retry`; what it doesn't say is as `defaults` says.
+pub(super) fn retry(sink: &Sink, node: Option<&Node<'_>>, defaults: Retry) -> RetryPolicy {
+    let mut policy = policy(defaults);
     let Some(table) = node.and_then(|n| n.table("`retry`")) else {
         return policy;
     };

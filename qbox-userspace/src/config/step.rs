@@ -15,7 +15,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 /// The default of every attempt's `timeout`.
-const ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
 /// The shortest `timeout`.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -122,8 +122,8 @@ pub(super) fn step(context: &Context<'_>, table: Table<'_>, id: StepId) -> StepA
         after: waits.iter().map(|w| w.on).collect(),
         when,
         request,
-        success: success.unwrap_or_else(|| vec![status(&[(200, 299)], &[])]),
-        refused: refused.unwrap_or_else(|| vec![status(&[(400, 499)], &[408, 429])]),
+        success: success.unwrap_or_else(self::success),
+        refused: refused.unwrap_or_else(self::refused),
         timeout: timeout.and_then(|n| n.duration(SHORTEST)).unwrap_or(ATTEMPT),
         retry,
         probe,
@@ -143,6 +143,31 @@ pub(super) fn step(context: &Context<'_>, table: Table<'_>, id: StepId) -> StepA
         has_probe,
         has_when,
     }
+}
+
+/// `success` of a step that doesn't say it.
+pub(super) fn success() -> Vec<ResponseMatch> {
+    vec![status(&[(200, 299)], &[])]
+}
+
+/// `refused` of a step that doesn't say it.
+pub(crate) fn refused() -> Vec<ResponseMatch> {
+    vec![status(&[(400, 499)], &[408, 429])]
+}
+
+/// `applied` of a probe that doesn't say it.
+pub(super) fn applied() -> Vec<ResponseMatch> {
+    success()
+}
+
+/// `refused` of a probe that doesn't say it.
+pub(super) fn gone() -> Vec<ResponseMatch> {
+    vec![status(&[(404, 404), (410, 410)], &[])]
+}
+
+/// `success` of a compensation that doesn't say it: nothing to undo is undone.
+pub(super) fn undone() -> Vec<ResponseMatch> {
+    vec![status(&[(200, 299), (404, 404), (410, 410)], &[])]
 }
 
 /// A match of statuses alone.
@@ -278,8 +303,8 @@ fn probe(context: &Context<'_>, node: &Node<'_>, id: StepId, kind: Kind) -> Opti
     table.finish();
     Some(Probe {
         request: request?,
-        applied: applied.unwrap_or_else(|| vec![status(&[(200, 299)], &[])]),
-        refused: refused.unwrap_or_else(|| vec![status(&[(404, 404), (410, 410)], &[])]),
+        applied: applied.unwrap_or_else(self::applied),
+        refused: refused.unwrap_or_else(gone),
         timeout: timeout.unwrap_or(ATTEMPT),
         retry,
     })
@@ -334,7 +359,7 @@ fn compensation(context: &Context<'_>, node: &Node<'_>, id: StepId) -> Option<Co
     table.finish();
     Some(Compensation {
         request: request?,
-        success: success.unwrap_or_else(|| vec![status(&[(200, 299), (404, 404), (410, 410)], &[])]),
+        success: success.unwrap_or_else(undone),
         timeout: timeout.unwrap_or(ATTEMPT),
         retry,
         needs_response,

@@ -5,10 +5,10 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("main", &["app", "cli"]),
     ("app", &[]), // everything; see `may_use`
-    ("cli", &["app", "admin", "plan", "config", "saga"]),
+    ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
     ("admin", &["runner", "journal", "saga", "config"]),
     (
         "gateway",
@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("intercept", &["netns", "config"]),
     ("upstream", &["netns", "config"]),
     ("plan", &["config", "saga"]),
+    ("import", &["config", "saga", "plan"]),
     ("config", &["saga", "keys"]),
     ("saga", &[]),
     ("keys", &[]),
@@ -61,6 +62,7 @@ const IMPURE: &[&str] = &[
     "rand",
     "rusqlite",
     "rustix",
+    "saphyr_parser",
     "sha2",
     "socket2",
     "tempfile",

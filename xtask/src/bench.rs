@@ -13,6 +13,8 @@ pub(crate) enum What {
     Journal,
     /// A saga with `durability = "disk"` against the same with `"none"`.
     Durability,
+    /// Finding a request's saga among 10 and among 1,000, and loading so many; status 0 only below three times.
+    Matching,
     /// A start on a journal of 100,000 sagas that have ended and 10,000 that are open.
     Recovery,
     /// Sagas in pods beside a stateless hop, as the tables of docs/performance.md.
@@ -34,6 +36,7 @@ pub(crate) fn run(what: What) -> Result<()> {
     match what {
         What::Journal => bench.args(["--package=qbox-tests", "--features=engines", "--bench=journal"]),
         What::Durability => of_the_binary(&mut bench, "--bench=durability")?,
+        What::Matching => bench.args(["--package=qbox-userspace", "--bench=matching"]),
         What::Recovery => of_the_binary(&mut bench, "--bench=recovery")?,
         What::Sagas => return in_pods("sagas"),
         What::Connect => of_interception(&mut bench, "connect")?,

@@ -17,7 +17,7 @@ mod time;
 mod timeline;
 mod which;
 
-use crate::{app, saga};
+use crate::{app, config, saga};
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use serde_json::Value;
@@ -41,6 +41,8 @@ enum Command {
     Check(Check),
     Plan(plan::Plan),
     Import(import::Import),
+    /// Print the JSON Schema of a saga file, for editors.
+    Schema,
     Exec(Exec),
     /// Look at the sagas of the running Qbox.
     #[command(subcommand)]
@@ -258,6 +260,10 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => Ok(completions::completions(shell)),
         Command::Man { folder } => completions::man(&folder),
         Command::Plan(args) => plan::plan(&args),
+        Command::Schema => {
+            print(&format!("{:#}\n", config::saga_schema()));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Import(args) => import::import(&args),
         Command::Exec(exec) => exec
             .running

@@ -6,6 +6,7 @@ use super::saga_file::{self, SagaAt};
 use super::walk::Sink;
 use super::{Loaded, LoadedSaga, overlap, read, read_config};
 use crate::saga::Plan;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ pub fn check_paths(paths: &[PathBuf]) -> Report {
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let mut all = All::default();
     all.files
-        .push(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+        .insert(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     match read::file(path) {
         Ok(file) => all.config(file),
         Err(finding) => all.found.push(*finding),
@@ -83,7 +84,7 @@ pub fn load_saga_file(path: &Path) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagno
 #[derive(Default)]
 struct All {
     /// Canonical where that is known, so that no file is read twice.
-    files: Vec<PathBuf>,
+    files: HashSet<PathBuf>,
     config: Option<Config>,
     sagas: Vec<SagaAt>,
     found: Vec<Diagnostic>,
@@ -157,7 +158,7 @@ impl All {
         if self.files.len() >= MOST_FILES {
             return None;
         }
-        self.files.push(known);
+        self.files.insert(known);
         read::file(path).map_err(|finding| self.found.push(*finding)).ok()
     }
 

@@ -8,6 +8,8 @@ mod answers;
 mod check;
 #[cfg(test)]
 mod check_tests;
+#[cfg(test)]
+mod constructs_tests;
 mod diagnostic;
 mod expressions;
 mod graph;
@@ -21,6 +23,7 @@ mod retry;
 mod saga_file;
 #[cfg(test)]
 mod saga_tests;
+mod schema;
 mod step;
 mod trigger;
 mod units;
@@ -38,6 +41,7 @@ pub use qbox_toml::{
 };
 
 pub use read::file as read_file;
+pub use schema::saga_schema;
 
 pub(crate) use step::refused as default_refused;
 pub(crate) use units::{DURATION_HELP, duration};

@@ -6,13 +6,14 @@
 mod index;
 mod problem;
 
+pub use index::Index;
+
 use crate::journal::{JournalError, plan_hash};
 use crate::proxy::{Handled, Handler, Head, Reply, Taken, Verdict};
 use crate::runner::{Runner, SagaHandle};
 use crate::saga::{self, Mode, Plan, PlanHash, RequestHead};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use index::Index;
 use std::sync::Arc;
 
 /// The name of the field that tells a caller its saga's id.

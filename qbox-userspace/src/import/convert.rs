@@ -153,6 +153,7 @@ impl<'a> Converter<'a> {
             mode: Mode::Enforce,
             on_recovery: OnRecovery::Compensate,
             durability: Durability::Disk,
+            derived: Default::default(),
             lock: None,
             trigger: trigger?,
             steps: steps.into_iter().collect::<Option<_>>()?,

@@ -332,3 +332,10 @@ proptest! {
         let _ = read(&text);
     }
 }
+
+/// docs/cookbook/migration.md shows both.
+#[test]
+fn the_cookbooks_configuration_becomes_the_cookbooks_saga() {
+    let found = read(include_str!("../../../config/examples/original.yaml")).unwrap();
+    assert_eq!(found[0].text, include_str!("../../../config/examples/desk.toml"));
+}

@@ -290,3 +290,24 @@ fn the_largest_graph_is_drawn_too() {
     }
     assert!(svg(&read(&text)).contains(">s255<"));
 }
+
+/// The cookbook's: nothing to say of any, and each commits. The imported one is what its YAML becomes.
+#[test]
+fn every_example_is_fit_to_run_and_clean() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples");
+    let mut count = 0;
+    for path in std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (plan, warnings) = load_saga(&text, "example.toml").unwrap();
+            assert_eq!(warnings, [], "{}", path.display());
+            let found = Prospect::new(Arc::new(plan), None, &[], None);
+            assert!(found.is_clean(), "{}", found.text());
+            count += 1;
+        }
+    }
+    assert_eq!(count, 5);
+}

@@ -26,7 +26,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] = &[targets::http1_requests::TARGET];
+pub const TARGETS: &[Target] = &[
+    targets::expressions::TARGET,
+    targets::http1_requests::TARGET,
+    targets::matching::TARGET,
+    targets::original::TARGET,
+    targets::saga_file::TARGET,
+];
 
 impl Target {
     /// The target of this name.

@@ -82,6 +82,25 @@ where
         self.host
     }
 
+    /// The method, as sent.
+    #[must_use]
+    pub fn method(&self) -> &'a str {
+        self.method
+    }
+
+    /// The path's segments, as sent: one for each `/`.
+    pub fn segments(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a, I> {
+        self.path.strip_prefix('/').unwrap_or(self.path).split('/')
+    }
+
+    /// The values of every field of that name, without the white space around them.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let named = move |(field, value): (&'a str, &'a [u8])| {
+            field.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+        };
+        self.fields.clone().filter_map(named)
+    }
+
     /// The port; 80 where none is named.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod chaos;
 mod fuzz;
+mod image;
 mod lint;
 mod packages;
 mod run;
@@ -33,6 +34,8 @@ enum Task {
     Build,
     /// Build the eBPF object alone; what that needs and is missing is installed first.
     BuildEbpf,
+    /// Build, then write `target/image/qbox.oci.tar`: Qbox as an OCI image, and beside it what it is made of (CycloneDX).
+    Image,
     /// Check formatting, clippy and the rules of the rooms.
     Lint,
     /// Walk every way a saga can go, with crashes at every event; ends with a line `N violations`, and status 0 only at 0.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Build => build::release().map(drop),
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
         Task::Bench { what } => bench::run(what),
+        Task::Image => image::run(),
         Task::Lint => lint::run(),
         Task::Sim(sim) => sim::run(&sim),
         Task::Test => test::run(),

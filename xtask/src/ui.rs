@@ -1,7 +1,7 @@
 //! What a person sees while tasks run: a heading for each step, the command's own progress, the time it took.
 
 use anyhow::{Context, Result, bail};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// Runs one step under a heading and says how long it took.
@@ -31,6 +31,19 @@ pub(crate) fn call(command: &mut Command) -> Result<()> {
         bail!("`{name} {}` ended with {status}", words.join(" "));
     }
     Ok(())
+}
+
+/// Runs a command and returns what it prints; its errors go to the terminal. An exit code other than 0 is an error.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let words = format!("{command:?}");
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("can't start {words}"))?;
+    if !output.status.success() {
+        bail!("{words} ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{words} prints no UTF-8"))
 }
 
 /// The cargo that called us.

@@ -191,6 +191,31 @@ fn python_and_node_clients() -> Result<()> {
 }
 
 /// A process on the node that is in no enrolled cgroup, Qbox's own calls among them.
+/// A process in a pod can't make up where a connection was going by connecting to the listener itself.
+#[test]
+fn who_comes_to_a_listener_uncaptured_is_reset() -> Result<()> {
+    let world = World::book_trip()?;
+    let status = world.qbox.admin().json("/api/v1/status")?;
+    let port = status["capture"]["port"].as_u64().context("no port")?;
+    let script = r"
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+        connection.sendall(b'POST /trips/7 HTTP/1.1\r\nHost: trips.default.svc:8080\r\nContent-Length: 2\r\n\r\n{}')
+        print('answered', connection.recv(100))
+except ConnectionResetError:
+    print('reset')";
+    for address in ["127.0.0.1", "::1"] {
+        assert_eq!(
+            world.client.python(script, &[address, &port.to_string()])?.trim(),
+            "reset"
+        );
+    }
+    assert!(world.qbox.admin().sagas()?.is_empty());
+    assert!(world.booked("7").is_empty());
+    Ok(())
+}
+
 #[test]
 fn who_is_not_enrolled_is_left_alone() -> Result<()> {
     let world = World::book_trip()?;

@@ -17,10 +17,11 @@ pub(crate) fn folder() -> PathBuf {
     target_folder().join("test-tools")
 }
 
-/// What the suites of clients in pods and of the page use.
+/// What the suites of clients in pods, of the page and of the manifests use.
 pub(crate) fn suites() -> Result<()> {
     let lists = crate::root()?.join("tests/tests");
     python("python", &lists.join("clients/requirements.txt"))?;
+    python("kubernetes", &lists.join("kubernetes/requirements.txt"))?;
     node("node", &lists.join("clients/package.json"))?;
     node("page", &lists.join("page/package.json"))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// The longest file that is read: 1 MiB. A saga file has some hundred lines.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// Reads a file whole, up to [`LONGEST_FILE`]; what can't be read is a finding.
+/// Reads a file whole, up to `LONGEST_FILE`; what can't be read is a finding.
 ///
 /// # Errors
 /// It can't be read, is too large, or is no UTF-8.

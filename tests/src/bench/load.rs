@@ -42,7 +42,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// As [`Load::from_line`] reads it.
+    /// As `Load::from_line` reads it.
     #[must_use]
     pub fn to_line(&self) -> String {
         format!("{} {} {} {}", self.count, self.rate, self.p50, self.p99)

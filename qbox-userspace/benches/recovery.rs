@@ -106,6 +106,8 @@ fn fill(state: &Path, plan: &Arc<Plan>) -> Result<()> {
                 failed_step: None,
                 cause: None,
                 replied: Some((saga.began(), 200)),
+                parent: None,
+                revoked: false,
                 stamp: Some(Stamp { key, payload: key }),
             });
         }

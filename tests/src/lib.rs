@@ -1,5 +1,5 @@
 //! Pods, scripted participants and drivers for the end-to-end suites, the demo that `cargo xtask run` shows, and the trial
-//! that `cargo xtask chaos` holds.
+//! that `cargo xtask chaos` holds, and the topologies that `cargo xtask topology` runs.
 //!
 //! A suite makes a [`Node`]: a network namespace with a bridge, and a cgroup. In it are [`Pod`]s, each with a network
 //! namespace, a mount namespace and a cgroup of its own; [`Service`]s that listen inside pods and keep a ledger; and one
@@ -30,6 +30,7 @@ mod poll;
 mod qbox;
 mod service;
 mod stop;
+pub mod topology;
 mod world;
 
 pub use admin::{Admin, Answer};

@@ -21,6 +21,14 @@ impl Namespace {
         Ok(Self(file))
     }
 
+    /// The same one.
+    ///
+    /// # Errors
+    /// Too many files are open.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
     /// Runs `work` inside. A socket that it makes belongs to the namespace for good.
     ///
     /// # Errors

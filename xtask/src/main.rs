@@ -13,6 +13,7 @@ mod sim;
 mod test;
 mod toolchain;
 mod tools;
+mod topology;
 mod ui;
 
 use anyhow::{Context, Result};
@@ -58,6 +59,9 @@ enum Task {
     },
     /// Build, then kill Qbox under load again and again, and judge what became of every saga: status 0 at 0 violations.
     Chaos(chaos::Trial),
+    /// Build, then run services that call each other as a graph says, in pods: it stays up until Ctrl-C, or ends after some sagas with
+    /// status 0 if the ledgers are as they must be.
+    Topology(topology::Topology),
     /// Let libFuzzer look for input that breaks a promise: a minute each target, status 0 if there is none.
     Fuzz(fuzz::Fuzz),
     /// Run other projects' test suites in a pod, without Qbox and through it, and compare each test's end.
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Run { once, explicit } => run::run(once, explicit),
         Task::Chaos(trial) => chaos::run(&trial),
+        Task::Topology(topology) => topology::run(&topology),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::Conformance => test::conformance(),
     };

@@ -1,7 +1,7 @@
 //! A saga's history as the API shows it: its events one by one, and what came of each step. All that an onlooker sees of an
 //! event is drawn here, for `/api/v1/sagas/{id}` and for `/api/v1/events`.
 
-use crate::runner::{Detail, Happening, Line, Replied, Sent, Summary, What};
+use crate::runner::{Child, Detail, Happening, Line, Replied, Sent, Summary, What};
 use crate::saga::{
     AttemptEnd, Class, Direction, Event, Headers, Kind, OperatorAction, Plan, SagaId, Step, StepId, Timestamp,
 };
@@ -18,6 +18,8 @@ pub struct SagaView {
     /// As in the list.
     #[serde(flatten)]
     pub summary: Summary,
+    /// The sagas that were begun for its steps, oldest first.
+    pub children: Vec<Child>,
     /// Its steps, in the order of its file.
     pub steps: Vec<StepView>,
     /// What happened, in order.
@@ -71,6 +73,7 @@ impl SagaView {
         }
         Self {
             summary: detail.summary.clone(),
+            children: detail.children.clone(),
             steps,
             events,
         }
@@ -87,6 +90,7 @@ fn step_of(event: &Event) -> Option<StepId> {
         | Event::Sending { step, .. }
         | Event::Ended { step, .. }
         | Event::StepFailed { step, .. }
+        | Event::Nested { step, .. }
         | Event::Undone { step, .. }
         | Event::Stuck { step, .. } => Some(*step),
         _ => None,
@@ -131,7 +135,7 @@ impl StepView {
         match event {
             Event::Skipped { .. } => self.state = "skipped",
             Event::Sending {
-                direction: Direction::Compensation(_),
+                direction: Direction::Compensation(_) | Direction::Child(_),
                 ..
             } => {
                 self.state = "undoing";
@@ -142,7 +146,7 @@ impl StepView {
                 self.attempts += 1;
             }
             Event::Ended {
-                direction: Direction::Compensation(_),
+                direction: Direction::Compensation(_) | Direction::Child(_),
                 ..
             } => {}
             // The others are final only as its failure.
@@ -177,7 +181,7 @@ pub struct EventView {
     /// The step's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// `transaction`, `probe` or `compensation`.
+    /// `transaction`, `probe`, `compensation`, or `child`: the undoing of a saga that began for the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<&'static str>,
     /// Which of the step's compensations, from 1; for a compensation alone.
@@ -186,6 +190,9 @@ pub struct EventView {
     /// From 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    /// The saga that begins for the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child: Option<String>,
     /// The method of the trigger or of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -284,6 +291,7 @@ impl EventView {
             Direction::Transaction => ("transaction", None),
             Direction::Probe => ("probe", None),
             Direction::Compensation(n) => ("compensation", Some(u32::from(n) + 1)),
+            Direction::Child(_) => ("child", None),
         };
         Self {
             step: plan.steps.get(step.index()).map(|s| s.name.clone()),
@@ -403,6 +411,14 @@ impl EventView {
                     ..Self::default()
                 }
             }
+            Event::Nested { step, child, at } => Self {
+                at: at.0,
+                kind: "nested",
+                step: name(step),
+                child: Some(child.to_string()),
+                ..Self::default()
+            },
+            Event::Revoked { at } => Self::bare("revoked", *at),
             Event::Compensating { at } => Self::bare("compensating", *at),
             Event::Committed { at } => Self::bare("committed", *at),
             Event::Compensated { at } => Self::bare("compensated", *at),

@@ -21,7 +21,7 @@ use crate::journal::{
 };
 use crate::keys::Keys;
 use crate::proxy::{self, Proxy};
-use crate::runner::{self, Filter, Recovered, Retain, Runner, State};
+use crate::runner::{self, Filter, Recovered, Retain, Runner, State, Triggers};
 use crate::saga::{Durability, Plan};
 use crate::upstream::{self, Breaker, Hosts, Upstream};
 use anyhow::{Context, bail};
@@ -31,7 +31,7 @@ use signals::Signals;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -110,6 +110,16 @@ async fn serve(
     let hosts = hosts(config)?;
     let coming = Arc::new(Coming::default());
     let runner = runner(config, keys(config)?, Arc::clone(&coming) as _, hosts.clone());
+    let plans: Vec<Arc<Plan>> = sagas.iter().map(|saga| Arc::clone(&saga.plan)).collect();
+    let loaded: Vec<(Definition, String)> = sagas
+        .into_iter()
+        .map(|saga| Ok((Definition::new(saga.plan)?, saga.file)))
+        .collect::<Result<_, JournalError>>()?;
+    let definitions: Vec<Definition> = loaded.iter().map(|(definition, _)| definition.clone()).collect();
+    let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), reload::limits(config)));
+    // Not the other way round, or neither would ever go.
+    let triggers: Weak<dyn Triggers> = Arc::downgrade(&(Arc::clone(&gateway) as Arc<dyn Triggers>));
+    runner.know(triggers);
     let before = match options.takeover {
         true => handover::find(&config.admin.socket)?,
         false => None,
@@ -127,13 +137,6 @@ async fn serve(
             Start::Alone(admin)
         }
     };
-    let plans: Vec<Arc<Plan>> = sagas.iter().map(|saga| Arc::clone(&saga.plan)).collect();
-    let loaded: Vec<(Definition, String)> = sagas
-        .into_iter()
-        .map(|saga| Ok((Definition::new(saga.plan)?, saga.file)))
-        .collect::<Result<_, JournalError>>()?;
-    let definitions: Vec<Definition> = loaded.iter().map(|(definition, _)| definition.clone()).collect();
-    let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), reload::limits(config)));
     let proxy = Proxy::new(
         Arc::clone(&gateway),
         proxy_settings(config, start.address(config)),

@@ -56,11 +56,39 @@ pub(super) fn sagas(answer: &Value) -> String {
             failed(saga),
         ]
     });
-    let mut out = table(["ID", "NAME", "STATE", "ARRIVED", "TOOK", "FAILED STEP"], rows);
+    let mut out = match list(answer, "sagas").iter().any(|saga| parent(saga).is_some()) {
+        false => table(["ID", "NAME", "STATE", "ARRIVED", "TOOK", "FAILED STEP"], rows),
+        true => {
+            let parents = list(answer, "sagas")
+                .iter()
+                .map(|saga| parent(saga).unwrap_or_else(|| "-".to_owned()));
+            let rows = rows
+                .zip(parents)
+                .map(|([a, b, c, d, e, f], parent)| [a, b, c, d, e, f, parent]);
+            table(
+                [
+                    "ID",
+                    "NAME",
+                    "STATE",
+                    "ARRIVED",
+                    "TOOK",
+                    "FAILED STEP",
+                    "NESTED IN",
+                ],
+                rows,
+            )
+        }
+    };
     if answer.get("next").is_some_and(Value::is_string) {
         let _ = writeln!(out, "more: --cursor {}", text(answer, "next"));
     }
     out
+}
+
+/// The step of another saga that it was begun for.
+fn parent(saga: &Value) -> Option<String> {
+    let parent = saga.get("parent").filter(|parent| parent.is_object())?;
+    Some(format!("{}/{}", text(parent, "saga"), text(parent, "step")))
 }
 
 /// The steps that are stuck, or else the one that failed.
@@ -212,6 +240,17 @@ mod tests {
              bb  x          stuck, paused  1970-01-01T00:00:00.000Z  -      hotel, flight\n\
              more: --cursor bb\n"
         );
+    }
+
+    #[test]
+    fn a_list_tells_of_parents_where_there_are_any() {
+        let answer = json!({ "sagas": [
+            { "id": "b", "name": "car", "state": "committed", "parent": { "saga": "a", "step": "trip" } },
+            { "id": "a", "name": "trip", "state": "running", "parent": null },
+        ] });
+        let shown = sagas(&answer);
+        assert!(shown.lines().next().unwrap().ends_with("NESTED IN"), "{shown}");
+        assert!(shown.lines().nth(1).unwrap().ends_with("a/trip"), "{shown}");
     }
 
     #[test]

@@ -64,6 +64,23 @@ fn head(saga: &Value) -> String {
     if saga.get("cause").is_some_and(Value::is_string) {
         line("cause", &text(saga, "cause"));
     }
+    if let Some(parent) = saga.get("parent").filter(|parent| parent.is_object()) {
+        let undone = match saga.get("revoked").and_then(Value::as_bool) {
+            Some(true) => ", which undoes it",
+            _ => "",
+        };
+        let (id, step) = (text(parent, "saga"), text(parent, "step"));
+        line("nested", &format!("in {id}, for its step {step}{undone}"));
+    }
+    for child in list(saga, "children") {
+        let (step, name, id, state) = (
+            text(child, "step"),
+            text(child, "name"),
+            text(child, "id"),
+            text(child, "state"),
+        );
+        line("began", &format!("{name} {id} for {step}: {state}"));
+    }
     for stuck in list(saga, "stuck") {
         let since = moment(Timestamp(number(stuck, "since").unwrap_or_default()));
         let mut what = format!("{} since {since}: {}", text(stuck, "step"), text(stuck, "cause"));
@@ -124,7 +141,7 @@ fn bar(step: &str, events: &[Value], whole: u64) -> String {
     };
     for event in events.iter().filter(|event| text(event, "step") == step) {
         let (at, kind) = (offset(event), text(event, "kind"));
-        let back = text(event, "direction") == "compensation";
+        let back = matches!(&*text(event, "direction"), "compensation" | "child");
         match &*kind {
             "sending" => match ended(event, events) {
                 Some(end) => {

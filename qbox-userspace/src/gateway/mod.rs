@@ -10,8 +10,8 @@ pub use index::Index;
 
 use crate::journal::{JournalError, plan_hash};
 use crate::proxy::{Handled, Handler, Head, Reply, Taken, Verdict};
-use crate::runner::{Runner, SagaHandle};
-use crate::saga::{self, Mode, Plan, PlanHash, RequestHead};
+use crate::runner::{Found, Runner, SagaHandle, Triggers};
+use crate::saga::{self, Mode, Plan, PlanHash, Request, RequestHead};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -121,6 +121,25 @@ impl Gateway {
         reply.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(ID));
         reply.headers.push((ID.to_owned(), Bytes::from(id.to_string())));
         reply
+    }
+}
+
+impl Triggers for Gateway {
+    fn find(&self, request: &Request) -> Option<Found> {
+        let fields = request.headers.0.iter().map(|(n, v)| (n.as_str(), &v[..]));
+        let head = RequestHead::new(&request.method, &request.url, fields)?;
+        let table = self.table.load();
+        let definition = table.index.find(&head, &request.body)?;
+        if definition.plan.mode == Mode::Observe {
+            return None;
+        }
+        let trigger = saga::trigger(&definition.plan.trigger, &head, request.body.clone(), None);
+        Some(Found {
+            plan: Arc::clone(&definition.plan),
+            hash: definition.hash,
+            too_deep: trigger.depth > table.settings.depth,
+            trigger,
+        })
     }
 }
 

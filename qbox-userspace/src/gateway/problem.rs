@@ -13,6 +13,7 @@ pub(super) fn refused(refused: &Refused) -> Reply {
             (503, "The saga was not started; try again")
         }
         Refused::KeyReused => (422, "The Idempotency-Key was used for another request"),
+        Refused::Orphan(_) => (409, "The saga above does not let this one begin"),
         Refused::Halted(_) => (500, "The saga was halted; its outcome is unknown"),
     };
     let mut reply = Reply::problem(status, Some(title), &refused.to_string());

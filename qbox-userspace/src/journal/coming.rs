@@ -76,6 +76,21 @@ impl Journal for Coming {
         self.journal()?.ended_with(key)
     }
 
+    fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
+        self.journal()?.children(of)
+    }
+
+    fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
+        self.journal()?.reopen(saga)
+    }
+
+    fn may_have_dropped(&self, saga: SagaId) -> bool {
+        // Of one that can't be asked anything may be true.
+        !self
+            .journal()
+            .is_ok_and(|journal| !journal.may_have_dropped(saga))
+    }
+
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
         self.journal()?.list(query, page)
     }

@@ -1,7 +1,7 @@
 //! What a journal knows of a saga that has ended without reading its history, and how such sagas are looked for: lists are
 //! made, and callers' keys found again, from this alone.
 
-use crate::saga::{PlanHash, SagaId, SagaState, Timestamp};
+use crate::saga::{Parent, PlanHash, SagaId, SagaState, Timestamp};
 
 /// A trigger whose caller (or saga file) gave it a key, as digests: of fixed size, and nobody's secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub struct Outline {
     pub replied: Option<(Timestamp, u16)>,
     /// What stands for its trigger, if it had a key.
     pub stamp: Option<Stamp>,
+    /// The step of another saga that it was begun for.
+    pub parent: Option<Parent>,
+    /// That saga has undone it.
+    pub revoked: bool,
 }
 
 /// Which sagas of those that have ended a list holds: those that meet all that is given.

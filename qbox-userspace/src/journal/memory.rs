@@ -46,6 +46,8 @@ struct State {
     keys: HashMap<[u8; 32], SagaId>,
     plans: HashMap<PlanHash, Arc<Plan>>,
     next: u64,
+    /// The youngest that has been dropped.
+    dropped: Option<SagaId>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +96,7 @@ impl State {
             if !too_many && now.saturating_duration_since(*ended) <= retention.age {
                 return;
             }
+            self.dropped = self.dropped.max(Some(*saga));
             if let Some(kept) = self.sagas.remove(saga) {
                 self.finished_bytes = self.finished_bytes.saturating_sub(kept.bytes);
                 if let Some(stamp) = kept.ended.and_then(|ended| ended.stamp)
@@ -195,6 +198,38 @@ impl Journal for Memory {
         Ok(found)
     }
 
+    fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
+        let state = self.state();
+        let ended = state.sagas.values().filter_map(|kept| kept.ended.as_ref());
+        let of_it = |saga: &&Outline| saga.parent.as_ref().is_some_and(|parent| parent.saga == of);
+        let mut children: Vec<Outline> = ended.filter(of_it).cloned().collect();
+        children.sort_by_key(|child| child.id);
+        Ok(children)
+    }
+
+    fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let ended = |kept: &mut Kept| Some((kept.bytes, kept.ended.take()?));
+        let Some((bytes, ended)) = state.sagas.get_mut(&saga).and_then(ended) else {
+            let cause = "it is not there, or has not ended".to_owned();
+            return Err(JournalError::Record { saga, cause });
+        };
+        state.open += 1;
+        state.finished.retain(|(of, _)| *of != saga);
+        state.finished_bytes = state.finished_bytes.saturating_sub(bytes);
+        if let Some(stamp) = ended.stamp
+            && state.keys.get(&stamp.key) == Some(&saga)
+        {
+            state.keys.remove(&stamp.key);
+        }
+        Ok(())
+    }
+
+    fn may_have_dropped(&self, saga: SagaId) -> bool {
+        self.state().dropped.is_some_and(|dropped| saga <= dropped)
+    }
+
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
         let state = self.state();
         let mut ended: Vec<&Outline> = state
@@ -267,6 +302,8 @@ mod tests {
             failed_step: None,
             cause: None,
             replied: None,
+            parent: None,
+            revoked: false,
             stamp: Some(crate::journal::Stamp {
                 key: [7; 32],
                 payload: [0; 32],

@@ -139,6 +139,21 @@ pub trait Journal: Send + Sync + 'static {
     /// The store's.
     fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError>;
 
+    /// The sagas that have ended, are still kept, and were begun for a step of that one, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError>;
+
+    /// Takes back [`Journal::finish`]: the saga goes on, and further events are appended to it.
+    ///
+    /// # Errors
+    /// It is not there, or the store's.
+    fn reopen(&self, saga: SagaId) -> Result<(), JournalError>;
+
+    /// Whether a saga that is not there may have ended and been dropped since. `false`: it never began.
+    fn may_have_dropped(&self, saga: SagaId) -> bool;
+
     /// Of the sagas that have ended and are still kept, those that `query` admits. One that has ended just now may be missing.
     /// It may take some 100 ms.
     ///

@@ -112,6 +112,21 @@ impl Journal for Split {
         Ok(disk.max(memory))
     }
 
+    fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
+        let mut children = self.disk.children(of)?;
+        children.extend(self.memory.children(of)?);
+        children.sort_by_key(|child| child.id);
+        Ok(children)
+    }
+
+    fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
+        self.of(saga).reopen(saga)
+    }
+
+    fn may_have_dropped(&self, saga: SagaId) -> bool {
+        self.disk.may_have_dropped(saga) || self.memory.may_have_dropped(saga)
+    }
+
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
         let mut sagas = self.disk.list(query, page)?;
         sagas.extend(self.memory.list(query, page)?);

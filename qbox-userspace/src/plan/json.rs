@@ -83,6 +83,7 @@ fn message(direction: Direction) -> String {
         Direction::Probe => "probe".to_owned(),
         Direction::Compensation(0) => "compensate".to_owned(),
         Direction::Compensation(n) => format!("compensate.{n}"),
+        Direction::Child(n) => format!("nested.{n}"),
     }
 }
 

@@ -175,6 +175,7 @@ fn what(direction: Direction) -> String {
         Direction::Probe => " (probe)".to_owned(),
         Direction::Compensation(0) => " (compensation)".to_owned(),
         Direction::Compensation(n) => format!(" (compensation {n})"),
+        Direction::Child(_) => " (nested saga)".to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! crash. What can be decided when is the machine's to say ([`saga::Saga::objection`](crate::saga::Saga::objection)).
 //! Errors: [`ActError`].
 
-use super::inbox::{Closed, Order};
+use super::inbox::{Closed, Message, Order};
 use super::registry::Entry;
 use super::{Filter, Runner, State, Summary};
 use crate::saga::{Operator, OperatorAction, Plan, SagaId, StepId};
@@ -308,10 +308,13 @@ impl Runner {
             }
             Ok(()) => ActError::NotNow("it is about to be taken up, or to end".to_owned()),
         };
-        entry.inbox.push(order).map_err(|closed| match closed {
-            Closed::NotTaken => not_taken(),
-            Closed::Full => ActError::NotNow("too many decisions wait for it".to_owned()),
-        })?;
+        entry
+            .inbox
+            .push(Message::Order(order))
+            .map_err(|closed| match closed {
+                Closed::NotTaken => not_taken(),
+                Closed::Full => ActError::NotNow("too many decisions wait for it".to_owned()),
+            })?;
         let position = heard.await.map_err(|_| not_taken())??;
         match position {
             Some(position) => {

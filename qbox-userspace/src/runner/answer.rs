@@ -48,6 +48,11 @@ impl Answer {
         matches!(&*self.stage(), Stage::Asked(sender) if sender.receiver_count() > 0)
     }
 
+    /// Whether there is one.
+    pub(super) fn is_given(&self) -> bool {
+        matches!(&*self.stage(), Stage::Given(_) | Stage::OnRecord)
+    }
+
     /// Gives it, unless there is one.
     pub(super) fn give(&self, outcome: Outcome) {
         self.set(outcome, true);
@@ -102,7 +107,7 @@ mod tests {
         let gone = answer.subscribe().unwrap();
         assert!(answer.is_awaited());
         drop(gone);
-        assert!(!answer.is_awaited());
+        assert!(!answer.is_awaited() && !answer.is_given());
         let mut early = answer.subscribe().unwrap();
         let mut another = answer.subscribe().unwrap();
         answer.give(Err(Refused::Busy));
@@ -124,6 +129,6 @@ mod tests {
         let outcome = asked.wait_for(Option::is_some).await.unwrap().clone();
         assert_eq!(outcome, Some(Err(Refused::Busy)));
         assert!(answer.subscribe().is_none());
-        assert!(!answer.is_awaited());
+        assert!(!answer.is_awaited() && answer.is_given());
     }
 }

@@ -34,14 +34,15 @@ impl Line<'_> {
             Direction::Probe => "probe".to_owned(),
             Direction::Compensation(n) if several => format!("compensation {}", u32::from(n) + 1),
             Direction::Compensation(_) => "compensation".to_owned(),
+            Direction::Child(_) => "undoing of a nested saga".to_owned(),
         }
     }
 }
 
 fn class(direction: Direction, class: Class) -> &'static str {
     match (direction, class) {
-        (Direction::Compensation(_), Class::Applied) => "undone",
-        (Direction::Compensation(_), _) => "not undone",
+        (Direction::Compensation(_) | Direction::Child(_), Class::Applied) => "undone",
+        (Direction::Compensation(_) | Direction::Child(_), _) => "not undone",
         (_, Class::Applied) => "applied",
         (_, Class::Unknown) => "unknown",
         (_, Class::NotApplied) => "not applied",
@@ -65,6 +66,7 @@ impl Summary {
     pub(super) fn learn(&mut self, saga: &Saga, events: &[Event]) {
         self.state = saga.state().into();
         self.paused = saga.is_paused();
+        self.revoked = saga.is_revoked();
         let name = |step: &StepId| {
             let step = saga.plan().steps.get(step.index());
             step.map(|step| step.name.clone())
@@ -180,6 +182,10 @@ impl fmt::Display for Line<'_> {
             // The cause names the step.
             Event::Failed { cause, .. } => write!(f, "saga failed: {cause}"),
             Event::Compensating { .. } => write!(f, "saga compensates"),
+            Event::Nested { step, child, .. } => {
+                write!(f, "{}: saga {child} begins for it", self.name(*step))
+            }
+            Event::Revoked { .. } => write!(f, "the saga that it is nested in undoes it"),
             Event::Undone { step, .. } => write!(f, "{}: undone", self.name(*step)),
             Event::Stuck { step, cause, .. } => {
                 write!(f, "{}: stuck: {cause}", self.name(*step))

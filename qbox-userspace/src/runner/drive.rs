@@ -3,14 +3,15 @@
 use super::describe::Line;
 use super::effects::{Heard, carry_out, hear_out};
 use super::feed::Of;
-use super::inbox::Order;
+use super::inbox::{Message, Order};
 use super::locks::{Held, Ticket};
+use super::nested;
 use super::registry::Entry;
 use super::{ActError, Active, As, Refused, Replied, Shared, State};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
-    Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaState, StepId, Timestamp,
-    Trigger,
+    Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaId, SagaState, StepId,
+    Timestamp, Trigger,
 };
 use crate::upstream::Via;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -21,13 +22,17 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What tells one attempt from another.
 type Attempt = (StepId, Direction, u32);
 
 /// An exchange under way. It is polled by its saga's own task: a task for each would be woken on another processor each time.
 type Exchange = Pin<Box<dyn Future<Output = (Attempt, Heard)> + Send>>;
+
+fn exchange(attempt: Attempt, call: impl Future<Output = Heard> + Send + 'static) -> Exchange {
+    Box::pin(async move { (attempt, call.await) })
+}
 
 /// From where a saga goes on.
 pub(super) enum Origin {
@@ -43,6 +48,8 @@ pub(super) enum Origin {
         events: u64,
         reply: Option<Arc<Reply>>,
     },
+    /// Its history, from its end on which it is undone by the saga that it is nested in.
+    Revoked { saga: Box<Saga>, events: u64 },
 }
 
 /// Starts the task.
@@ -53,7 +60,7 @@ pub(super) fn spawn(
     permit: Option<OwnedSemaphorePermit>,
     lock: Option<Ticket>,
 ) {
-    if matches!(origin, Origin::Journal { .. }) {
+    if !matches!(origin, Origin::Trigger { .. }) {
         // It has begun: decisions that come before its task runs are kept for it.
         entry.inbox.open();
     }
@@ -90,7 +97,15 @@ pub(super) fn spawn(
                     Ok(lock) => lock,
                     Err(refused) => return guard.never_began(refused),
                 };
+                if let Some(parent) = trigger.parent()
+                    && let Err(refused) = shared.announce(entry.id, &parent).await
+                {
+                    return guard.never_began(refused);
+                }
                 entry.inbox.open();
+                if entry.is_answered() {
+                    return guard.never_began(Refused::Orphan("its step is undone".to_owned()));
+                }
                 match Drive::begin(active, shared, entry, plan_hash, trigger, pod) {
                     Ok(drive) => (drive, lock),
                     Err(error) => return guard.never_began(Refused::NotBegun(error)),
@@ -99,8 +114,15 @@ pub(super) fn spawn(
             Origin::Journal { saga, events, reply } => {
                 // It had begun, so the lock is its own; nothing but itself could make it give up.
                 let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-                match Drive::take_up(active, shared, entry, *saga, events, reply) {
+                match Drive::take_up(active, shared, entry, (*saga, events), reply, Input::Recovered) {
                     Ok(drive) => (drive, lock),
+                    Err(error) => return guard.halt(&error.to_string()),
+                }
+            }
+            // Without its lock: whoever has it may be the saga that undoes this one.
+            Origin::Revoked { saga, events } => {
+                match Drive::take_up(active, shared, entry, (*saga, events), None, Input::Revoked) {
+                    Ok(drive) => (drive, None),
                     Err(error) => return guard.halt(&error.to_string()),
                 }
             }
@@ -191,7 +213,7 @@ async fn wait_for(lock: Option<Ticket>, limit: Duration) -> Result<Option<Held>,
 /// What a task goes on with.
 enum Woken {
     By(Input),
-    Order(Order),
+    Told(Message),
 }
 
 struct Drive<'a> {
@@ -220,6 +242,8 @@ struct Drive<'a> {
     hides: bool,
     /// How long its history was when it was last said that it is stuck.
     told: u64,
+    /// The attempts of the saga above that wait for this one to be undone.
+    above: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
 impl<'a> Drive<'a> {
@@ -257,19 +281,20 @@ impl<'a> Drive<'a> {
             early: None,
             hides: false,
             told: 0,
+            above: Vec::new(),
         };
         drive.append(events)?;
         Ok(drive)
     }
 
-    /// Goes on where the journal ends. The saga is told so, and decides what follows as it always does.
+    /// Goes on where the journal, of that many events, ends. The saga is told why, and decides what follows as it always does.
     fn take_up(
         active: Active,
         shared: &'a Shared,
         entry: &'a Entry,
-        saga: Saga,
-        events: u64,
+        (saga, events): (Saga, u64),
         early: Option<Arc<Reply>>,
+        why: Input,
     ) -> Result<Self, JournalError> {
         let mut drive = Self {
             active,
@@ -285,14 +310,19 @@ impl<'a> Drive<'a> {
             calls: FuturesUnordered::new(),
             late: FuturesUnordered::new(),
             in_flight: Vec::new(),
-            replied: false,
+            // One that was committed has answered.
+            replied: why == Input::Revoked && entry.is_answered(),
             held_back: false,
             early,
             told: 0,
+            above: Vec::new(),
         };
         drive.saga.limit(shared.settings.steps_in_flight);
-        let events = drive.saga.decide(Input::Recovered, shared.clock.now());
+        let events = drive.saga.decide(why, shared.clock.now());
         drive.append(events)?;
+        if drive.replied {
+            drive.saga.reply_given();
+        }
         Ok(drive)
     }
 
@@ -316,7 +346,13 @@ impl<'a> Drive<'a> {
                     let events = self.saga.decide(input, self.shared.clock.now());
                     self.append(events)?;
                 }
-                Woken::Order(order) => self.obey(order)?,
+                Woken::Told(Message::Order(order)) => self.obey(order)?,
+                Woken::Told(Message::Nested { step, child, answer }) => {
+                    let may = self.nest(&step, child)?;
+                    // Who has gone away since never begins.
+                    drop(answer.send(may));
+                }
+                Woken::Told(Message::Revoke(answer)) => self.revoke(answer)?,
             }
         }
     }
@@ -350,6 +386,55 @@ impl<'a> Drive<'a> {
         // Whoever has gone away since may look at the history.
         drop(order.answer.send(answer));
         Ok(())
+    }
+
+    /// A saga is about to begin for a step of this one. Says why it may not.
+    fn nest(&mut self, step: &str, child: SagaId) -> Result<Result<(), String>, JournalError> {
+        if let Some(cause) = self.shared.journal.failure() {
+            return Ok(Err(cause));
+        }
+        if self.saga.state() == SagaState::Committed {
+            return Ok(Ok(()));
+        }
+        let steps = (0..).map(StepId).zip(&self.entry.plan.steps);
+        let named = steps
+            .filter(|(_, known)| known.name == step)
+            .map(|(id, _)| id)
+            .next();
+        let Some(step) = named else {
+            return Ok(Err(format!("it has no step `{step}`")));
+        };
+        if let Some(objection) = self.saga.nesting_objection(step) {
+            return Ok(Err(objection.to_owned()));
+        }
+        let events = self
+            .saga
+            .decide(Input::Nested(step, child), self.shared.clock.now());
+        self.append(events)?;
+        Ok(Ok(()))
+    }
+
+    /// The saga that this one is nested in undoes it, and waits for that.
+    fn revoke(&mut self, answer: oneshot::Sender<Result<(), String>>) -> Result<(), JournalError> {
+        if let Some(objection) = self.saga.revoke_objection() {
+            drop(answer.send(Err(objection.to_owned())));
+            return Ok(());
+        }
+        let events = self.saga.decide(Input::Revoked, self.shared.clock.now());
+        self.append(events)?;
+        if self.replied {
+            self.saga.reply_given();
+        }
+        self.above.retain(|waits| !waits.is_closed());
+        self.above.push(answer);
+        Ok(())
+    }
+
+    /// Tells those that wait for it to be undone.
+    fn tell_above(&mut self, undone: &Result<(), String>) {
+        for answer in self.above.drain(..) {
+            drop(answer.send(undone.clone()));
+        }
     }
 
     fn append(&mut self, events: Vec<Event>) -> Result<(), JournalError> {
@@ -447,13 +532,23 @@ impl<'a> Drive<'a> {
 
     fn send(&mut self, call: Call) {
         let attempt = (call.step, call.direction, call.attempt);
-        let call = carry_out(
-            self.shared.upstream.clone(),
-            call,
-            self.pod.clone(),
-            self.destination,
-        );
-        self.calls.push(Box::pin(async move { (attempt, call.await) }));
+        let shared = || Arc::clone(&self.active.shared);
+        let nested = match call.direction {
+            Direction::Transaction if !call.forward => self.shared.nested(&self.entry.plan, &call),
+            _ => Ok(None),
+        };
+        self.calls.push(match (call.direction, nested) {
+            (Direction::Child(n), _) => {
+                let child = self.saga.child(call.step, n);
+                exchange(attempt, shared().undo(call, child))
+            }
+            (_, Err(nested::Stopped)) => exchange(attempt, std::future::pending()),
+            (_, Ok(Some(found))) => exchange(attempt, nested::carry_out(shared(), call, found)),
+            (_, Ok(None)) => {
+                let (upstream, pod) = (self.shared.upstream.clone(), self.pod.clone());
+                exchange(attempt, carry_out(upstream, call, pod, self.destination))
+            }
+        });
         self.in_flight.push(attempt);
     }
 
@@ -469,7 +564,7 @@ impl<'a> Drive<'a> {
             Some((attempt, heard)) = self.calls.next() => Woken::By(self.heard(attempt, heard)),
             Some((attempt, heard)) = self.late.next() => Woken::By(self.heard(attempt, heard)),
             () = timer => Woken::By(Input::Timer),
-            order = self.entry.inbox.next() => Woken::Order(order),
+            message = self.entry.inbox.next() => Woken::Told(message),
         }
     }
 
@@ -488,8 +583,7 @@ impl<'a> Drive<'a> {
             };
             // Nothing follows from that alone.
             self.saga.decide(listening, self.shared.clock.now());
-            self.late
-                .push(Box::pin(async move { (attempt, hear_out(late).await) }));
+            self.late.push(exchange(attempt, hear_out(late)));
             self.in_flight.push(attempt);
         }
         Input::Outcome(Outcome {
@@ -500,7 +594,12 @@ impl<'a> Drive<'a> {
         })
     }
 
-    fn end(&self) {
+    fn end(&mut self) {
+        let undone = match self.saga.state() {
+            SagaState::Compensated => Ok(()),
+            _ => Err("its pivot is applied, and can't be undone".to_owned()),
+        };
+        self.tell_above(&undone);
         let now = self.shared.clock.now();
         self.entry.update(|summary| summary.ended = Some(now));
         let (id, name) = (self.entry.id, &self.entry.plan.name);
@@ -525,6 +624,13 @@ impl<'a> Drive<'a> {
                         let (step, cause) = (stuck.step, stuck.cause);
                         tracing::error!(saga = %id, name, step, cause, "saga is stuck: it waits for an operator");
                     }
+                }
+                if !self.above.is_empty() {
+                    let stuck = self.entry.summary().stuck.into_iter();
+                    let causes: Vec<_> = stuck
+                        .map(|stuck| format!("{}: {}", stuck.step, stuck.cause))
+                        .collect();
+                    self.tell_above(&Err(format!("it is stuck ({})", causes.join("; "))));
                 }
                 // A caller that has no reply by now would wait for a person.
                 self.entry.answer(Err(Refused::Halted(
@@ -560,7 +666,7 @@ mod tests {
         let shared = &runner.shared;
         let trigger = trigger("7", None, "");
         let now = shared.clock.now();
-        let admitted = shared.registry.admit(&plan, None, now, || Ok(())).unwrap();
+        let admitted = shared.registry.admit(&plan, None, None, now, || Ok(())).unwrap();
         let (Admitted::New(entry), _) = admitted else {
             panic!("no key: a new saga");
         };

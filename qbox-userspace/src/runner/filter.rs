@@ -128,6 +128,8 @@ mod tests {
                 last: None,
             }],
             paused: false,
+            parent: None,
+            revoked: false,
             replied: None,
         };
         let holds = |filter: &Filter| filter.matches(&summary, &plan, second(160));

@@ -1,14 +1,31 @@
-//! Operators' decisions on their way to a saga's task: few at a time, and each is answered, by the task or by its end.
+//! What others want of a saga, on its way to the saga's task: operators' decisions, and what sagas that are nested in one another have to
+//! tell each other. Few at a time, and each is answered, by the task or by its end.
 
 use super::ActError;
 use crate::journal::Position;
-use crate::saga::Operator;
+use crate::saga::{Operator, SagaId};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 /// Decisions that may wait for one saga's task. More at once are two operators against each other.
 const ROOM: usize = 8;
+/// Messages of other sagas that may.
+const ROOM_NESTED: usize = 1_024;
+
+/// What a task may be told.
+#[derive(Debug)]
+pub(super) enum Message {
+    Order(Order),
+    /// A saga is about to begin for a step of this one. It is answered once that is recorded; or why it may not begin.
+    Nested {
+        step: String,
+        child: SagaId,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// The saga that this one is nested in undoes it. It is answered when it is undone; or why it can't be.
+    Revoke(oneshot::Sender<Result<(), String>>),
+}
 
 /// A decision, and where its answer goes.
 #[derive(Debug)]
@@ -29,7 +46,7 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Orders {
-    waiting: VecDeque<Order>,
+    waiting: VecDeque<Message>,
     /// A task takes them.
     open: bool,
 }
@@ -54,27 +71,31 @@ impl Inbox {
     }
 
     /// For the task. The error says why it will not be answered.
-    pub(super) fn push(&self, order: Order) -> Result<(), Closed> {
+    pub(super) fn push(&self, message: Message) -> Result<(), Closed> {
         let mut orders = self.orders();
         if !orders.open {
             return Err(Closed::NotTaken);
         }
-        if orders.waiting.len() >= ROOM {
+        let is_order = |message: &Message| matches!(message, Message::Order(_));
+        let kind = is_order(&message);
+        let room = if kind { ROOM } else { ROOM_NESTED };
+        let same = orders.waiting.iter().filter(|other| is_order(other) == kind);
+        if same.count() >= room {
             return Err(Closed::Full);
         }
-        orders.waiting.push_back(order);
+        orders.waiting.push_back(message);
         drop(orders);
         self.arrived.notify_one();
         Ok(())
     }
 
-    /// The next order. Cancel safe: none is lost.
-    pub(super) async fn next(&self) -> Order {
+    /// The next message. Cancel safe: none is lost.
+    pub(super) async fn next(&self) -> Message {
         loop {
             // One task alone waits here, and a notice that nobody waits for is kept for it.
             let arrived = self.arrived.notified();
-            if let Some(order) = self.orders().waiting.pop_front() {
-                return order;
+            if let Some(message) = self.orders().waiting.pop_front() {
+                return message;
             }
             arrived.await;
         }
@@ -95,7 +116,7 @@ mod tests {
     use super::*;
     use crate::saga::OperatorAction;
 
-    fn order() -> (Order, oneshot::Receiver<Result<Option<Position>, ActError>>) {
+    fn order() -> (Message, oneshot::Receiver<Result<Option<Position>, ActError>>) {
         let (answer, heard) = oneshot::channel();
         let operator = Operator {
             action: OperatorAction::Pause,
@@ -107,7 +128,7 @@ mod tests {
             dry_run: false,
             answer,
         };
-        (order, heard)
+        (Message::Order(order), heard)
     }
 
     #[tokio::test]
@@ -122,7 +143,9 @@ mod tests {
             heard.push(answer);
         }
         assert_eq!(inbox.push(order().0), Err(Closed::Full));
-        let first = inbox.next().await;
+        let Message::Order(first) = inbox.next().await else {
+            panic!("an order was sent");
+        };
         first.answer.send(Ok(None)).unwrap();
         assert_eq!(heard.remove(0).await, Ok(Ok(None)));
         inbox.close();

@@ -5,7 +5,7 @@
 
 use super::filter::{self, Filter};
 use super::registry::Entry;
-use super::{Detail, Outcome, Refused, Replied, Runner, State, Summary};
+use super::{Child, Detail, Outcome, Refused, Replied, Runner, State, Summary};
 use crate::journal::{JournalError, Outline, Page, Place, Query, Stamp};
 use crate::saga::{
     Direction, Event, Headers, Plan, PlanHash, Reply, Request, Saga, SagaId, SagaState, StepId, Timestamp,
@@ -107,17 +107,19 @@ impl Runner {
         if let Some(entry) = self.shared.registry.get(id) {
             let mut events = journal.history(id)?.unwrap_or_default();
             self.shared.open(id, &mut events);
-            return Ok(Some(self.detail(entry.summary(), &entry.plan, &events)));
+            let children = self.children(id)?;
+            return Ok(Some(self.detail(entry.summary(), &entry.plan, &events, children)));
         }
         let Some(outline) = journal.ended(id)? else {
             return Ok(None);
         };
         let kept = self.kept(id)?;
-        Ok(kept.map(|(plan, events)| self.detail(outline.into(), &plan, &events)))
+        let children = self.children(id)?;
+        Ok(kept.map(|(plan, events)| self.detail(outline.into(), &plan, &events, children)))
     }
 
     /// Without secrets.
-    fn detail(&self, summary: Summary, plan: &Arc<Plan>, events: &[Event]) -> Detail {
+    fn detail(&self, summary: Summary, plan: &Arc<Plan>, events: &[Event], children: Vec<Child>) -> Detail {
         let secrets = self.secrets();
         // A history that is none any more is still shown as it is.
         let calls = Saga::requests(Arc::clone(plan), events.iter().cloned()).unwrap_or_default();
@@ -153,6 +155,7 @@ impl Runner {
         Detail {
             summary,
             plan: Arc::clone(plan),
+            children,
             events: events.iter().map(|event| secrets.event(event)).collect(),
             sent,
         }
@@ -193,7 +196,7 @@ impl Runner {
     }
 
     /// What the journal holds of a saga.
-    fn kept(&self, id: SagaId) -> Result<Option<Kept>, JournalError> {
+    pub(super) fn kept(&self, id: SagaId) -> Result<Option<Kept>, JournalError> {
         let journal = &self.shared.journal;
         let Some(mut events) = journal.history(id)? else {
             return Ok(None);
@@ -251,6 +254,8 @@ impl From<Outline> for Summary {
             stuck: Vec::new(),
             paused: false,
             replied: outline.replied.map(|(at, status)| Replied { at, status }),
+            parent: outline.parent,
+            revoked: outline.revoked,
         }
     }
 }

@@ -21,6 +21,7 @@ mod handover;
 mod inbox;
 mod list;
 mod locks;
+mod nested;
 mod recover;
 mod registry;
 mod seal;
@@ -32,13 +33,14 @@ pub use feed::{Follower, Happening, KEPT, Next, What};
 pub use filter::{Filter, NoState};
 pub use handle::SagaHandle;
 pub use list::Sent;
+pub use nested::{Child, Found, Triggers};
 pub use recover::Recovered;
 pub use registry::Retain;
 pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
 
 use crate::journal::{self, Journal, JournalError};
 use crate::keys::Keys;
-use crate::saga::{self, Event, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
+use crate::saga::{self, Event, Parent, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
 pub use crate::upstream::{OpenCircuit, Stats as Calls};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
@@ -48,7 +50,7 @@ use registry::{Admitted, Entry, Registry};
 use serde::Serialize;
 use stats::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -102,6 +104,9 @@ pub enum Refused {
         "Qbox stops before the saga has ended: a request with the same Idempotency-Key finds out how it ends"
     )]
     Unfinished,
+    /// The saga that it is nested in takes no more: the step is being undone, or is. Nothing was sent.
+    #[error("the saga that this one would be nested in does not let it begin: {0}")]
+    Orphan(String),
     /// The saga was halted half-way: its outcome is unknown until an operator looks at it.
     #[error("the saga was halted: {0}")]
     Halted(String),
@@ -153,6 +158,11 @@ pub struct Summary {
     pub paused: bool,
     /// What its callers were answered, if they have been.
     pub replied: Option<Replied>,
+    /// The step of another saga that it was begun for.
+    #[serde(serialize_with = "nested::parent")]
+    pub parent: Option<Parent>,
+    /// That saga has undone it, or is about to.
+    pub revoked: bool,
 }
 
 /// A step that only an operator can finish.
@@ -188,6 +198,8 @@ pub struct Detail {
     pub summary: Summary,
     /// The plan that it runs under.
     pub plan: Arc<Plan>,
+    /// The sagas that were begun for its steps, oldest first, as far as they are still kept.
+    pub children: Vec<Child>,
     /// Its events so far, without secrets; empty where it has not begun, or where the journal no longer keeps them.
     pub events: Vec<Event>,
     /// The requests that were sent for it, as they were filled in.
@@ -244,6 +256,10 @@ struct Shared {
     tasks: watch::Sender<usize>,
     broken: Mutex<Option<String>>,
     stuck: AtomicUsize,
+    /// The triggers of this node's sagas, for steps that are one.
+    triggers: OnceLock<Weak<dyn Triggers>>,
+    /// Held while a saga that has ended is taken up again: one at a time, and each once.
+    reviving: tokio::sync::Mutex<()>,
 }
 
 impl Runner {
@@ -270,6 +286,8 @@ impl Runner {
                 tasks: watch::Sender::new(0),
                 broken: Mutex::default(),
                 stuck: AtomicUsize::new(0),
+                triggers: OnceLock::new(),
+                reviving: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -306,7 +324,8 @@ impl Runner {
         let shared = &self.shared;
         // Counted before the look at `draining`: either a drain waits for this saga, or it is seen here.
         let active = Active::enter(shared);
-        if shared.draining.load(Ordering::SeqCst) {
+        // What is in flight may still end, with all that it needs for that.
+        if shared.draining.load(Ordering::SeqCst) && !shared.is_in_flight(trigger.parent()) {
             return Err(Refused::Draining);
         }
         let stamp = registry::stamp(plan, &trigger);
@@ -322,7 +341,8 @@ impl Runner {
                 .map_err(|_| Refused::Busy)
         };
         let now = shared.clock.now();
-        let (entry, permit) = match shared.registry.admit(plan, stamp, now, room)? {
+        let parent = trigger.parent();
+        let (entry, permit) = match shared.registry.admit(plan, stamp, parent, now, room)? {
             (Admitted::New(entry), Some(permit)) => (entry, permit),
             (Admitted::New(entry) | Admitted::Joined(entry), _) => {
                 return Ok(self.joined(&entry));

@@ -4,6 +4,7 @@
 //! One that can't be read stands in the list as halted, with its cause, and stops none of the others.
 
 use super::drive::{self, Origin};
+use super::locks::Ticket;
 use super::registry::{self, Entry};
 use super::{Active, Refused, Replied, Runner, State, Summary, seal};
 use crate::journal::{History, JournalError};
@@ -14,6 +15,7 @@ use crate::saga::{
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,10 +35,22 @@ impl Runner {
             runner: self,
             plans: HashMap::new(),
             found: Recovered::default(),
+            taken_up: Vec::new(),
         };
         let journal = Arc::clone(&self.shared.journal);
         for history in journal.open() {
             recovery.open(history);
+        }
+        // Once all are at hand: those that are nested in one another look for each other.
+        for TakenUp {
+            active,
+            entry,
+            origin,
+            permit,
+            lock,
+        } in std::mem::take(&mut recovery.taken_up)
+        {
+            drive::spawn(active, entry, origin, permit, lock);
         }
         recovery.found
     }
@@ -47,6 +61,16 @@ struct Recovery<'a> {
     /// Those met so far: as many as there were definitions.
     plans: HashMap<PlanHash, Arc<Plan>>,
     found: Recovered,
+    taken_up: Vec<TakenUp>,
+}
+
+/// An open saga whose task is to begin.
+struct TakenUp {
+    active: Active,
+    entry: Arc<Entry>,
+    origin: Origin,
+    permit: Option<OwnedSemaphorePermit>,
+    lock: Option<Ticket>,
 }
 
 impl Recovery<'_> {
@@ -72,7 +96,13 @@ impl Recovery<'_> {
             events: events.len() as u64,
             reply,
         };
-        drive::spawn(active, entry, origin, permit, lock);
+        self.taken_up.push(TakenUp {
+            active,
+            entry,
+            origin,
+            permit,
+            lock,
+        });
     }
 
     fn replay(&mut self, history: Result<History, JournalError>) -> Option<(Saga, Vec<Event>)> {
@@ -172,6 +202,8 @@ impl Recovery<'_> {
                     status: reply.status,
                 })
             }),
+            parent: saga.trigger().parent(),
+            revoked: false,
         };
         summary.learn(saga, events);
         let stamp = match events.first() {
@@ -193,23 +225,19 @@ impl Recovery<'_> {
             id,
             name: name.to_owned(),
             state: State::Halted,
-            arrived: arrived(id),
+            arrived: Timestamp::default().after(id.made()),
             ended: None,
             failed_step: None,
             cause: Some(cause.to_owned()),
             stuck: Vec::new(),
             paused: false,
             replied: None,
+            parent: None,
+            revoked: false,
         };
         let entry = shared.registry.restore(&Arc::new(nameless(name)), None, summary);
         entry.answer(Err(Refused::Halted(cause.to_owned())));
     }
-}
-
-/// The first 48 bits of an id of version 7 are its milliseconds (RFC 9562, 5.7).
-fn arrived(id: SagaId) -> Timestamp {
-    let milliseconds = u64::try_from(id.0 >> 80).unwrap_or(0);
-    Timestamp::default().after(Duration::from_millis(milliseconds))
 }
 
 /// Stands where a plan is not known: it has no steps.

@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::inbox::Inbox;
 use super::{Outcome, Refused, State, Summary, caller_key};
 use crate::journal::{Outline, Stamp};
-use crate::saga::{Plan, Reply, SagaId, Timestamp, Trigger};
+use crate::saga::{Parent, Plan, Reply, SagaId, Timestamp, Trigger};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,6 +58,8 @@ struct Inner {
     keys: HashMap<[u8; 32], ([u8; 32], SagaId)>,
     finished: VecDeque<(SagaId, Instant, usize)>,
     bytes: usize,
+    /// Those that were begun for steps of others, by these.
+    children: HashMap<SagaId, Vec<SagaId>>,
 }
 
 /// What became of a trigger at the desk.
@@ -111,6 +113,8 @@ impl Entry {
             cause: summary.cause,
             replied: summary.replied.map(|replied| (replied.at, replied.status)),
             stamp: self.stamp,
+            parent: summary.parent,
+            revoked: summary.revoked,
         })
     }
 
@@ -131,6 +135,11 @@ impl Entry {
     /// As [`Entry::answer`], and keeps nothing: the journal tells whoever asks later.
     pub(super) fn answer_once(&self, outcome: Outcome) {
         self.answer.give_once(outcome);
+    }
+
+    /// Whether its callers have their outcome.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answer.is_given()
     }
 
     /// Gives the callers their outcome; the first one stands.
@@ -163,6 +172,7 @@ impl Registry {
         &self,
         plan: &Arc<Plan>,
         stamp: Option<Stamp>,
+        parent: Option<Parent>,
         now: Timestamp,
         room: impl FnOnce() -> Result<T, Refused>,
     ) -> Result<(Admitted, Option<T>), Refused> {
@@ -191,6 +201,8 @@ impl Registry {
             stuck: Vec::new(),
             paused: false,
             replied: None,
+            parent,
+            revoked: false,
         };
         let entry = Arc::new(Entry::new(plan, stamp, summary));
         inner.insert(&entry);
@@ -238,6 +250,36 @@ impl Registry {
         self.inner().sagas.get(&id).cloned()
     }
 
+    /// Those at hand that were begun for steps of that saga, oldest first.
+    pub(super) fn children(&self, of: SagaId) -> Vec<Arc<Entry>> {
+        let inner = self.inner();
+        let children = inner.children.get(&of).into_iter().flatten();
+        children.filter_map(|id| inner.sagas.get(id).cloned()).collect()
+    }
+
+    /// A saga that has ended goes on: in place of the entry that it had, if it is still at hand. What its callers were answered stays.
+    pub(super) fn revive(
+        &self,
+        plan: &Arc<Plan>,
+        stamp: Option<Stamp>,
+        summary: Summary,
+        reply: Option<Reply>,
+    ) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(plan, stamp, summary));
+        if let Some(reply) = reply {
+            entry.answer(Ok(Arc::new(reply)));
+        }
+        let mut inner = self.inner();
+        if let Some(place) = inner.finished.iter().position(|(id, ..)| *id == entry.id)
+            && let Some((.., bytes)) = inner.finished.remove(place)
+        {
+            inner.bytes = inner.bytes.saturating_sub(bytes);
+        }
+        inner.remove(entry.id);
+        inner.insert(&entry);
+        entry
+    }
+
     /// All, oldest first.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         self.inner().sagas.values().cloned().collect()
@@ -254,6 +296,9 @@ impl Registry {
 impl Inner {
     fn insert(&mut self, entry: &Arc<Entry>) {
         self.sagas.insert(entry.id, Arc::clone(entry));
+        if let Some(parent) = entry.look(|summary| summary.parent.as_ref().map(|parent| parent.saga)) {
+            self.children.entry(parent).or_default().push(entry.id);
+        }
         if let Some(stamp) = entry.stamp {
             let of = self.keys.entry(stamp.key).or_insert((stamp.payload, entry.id));
             if of.1 < entry.id {
@@ -270,7 +315,18 @@ impl Inner {
     }
 
     fn remove(&mut self, id: SagaId) {
-        if let Some(stamp) = self.sagas.remove(&id).and_then(|entry| entry.stamp) {
+        let Some(entry) = self.sagas.remove(&id) else {
+            return;
+        };
+        if let Some(parent) = entry.look(|summary| summary.parent.as_ref().map(|parent| parent.saga))
+            && let Some(children) = self.children.get_mut(&parent)
+        {
+            children.retain(|child| *child != id);
+            if children.is_empty() {
+                self.children.remove(&parent);
+            }
+        }
+        if let Some(stamp) = entry.stamp {
             // Unless the key has become another saga's.
             if self.keys.get(&stamp.key).is_some_and(|(_, of)| *of == id) {
                 self.keys.remove(&stamp.key);

@@ -108,6 +108,7 @@ impl Stats {
             Refused::Draining => "draining",
             Refused::KeyReused => "key_reused",
             Refused::NotBegun(_) => "not_begun",
+            Refused::Orphan(_) => "orphan",
             // That one had begun.
             Refused::Halted(_) | Refused::Unfinished => return,
         };
@@ -163,7 +164,7 @@ impl SagaStats {
                 let direction = match direction {
                     Direction::Transaction => 0,
                     Direction::Probe => 1,
-                    Direction::Compensation(_) => 2,
+                    Direction::Compensation(_) | Direction::Child(_) => 2,
                 };
                 let class = match class {
                     Class::NotApplied => 0,

@@ -92,6 +92,14 @@ mod tests {
         assert_eq!((kept.status, kept.body.len()), (201, 0));
         assert!(!fixture.plan.reads().request(StepId(0)));
 
+        // Whose step it was sent for is asked at any time, whatever the plan reads.
+        let mut nested = fixture.trigger.clone();
+        let headers = &mut nested.request.headers;
+        headers.push("X-Qbox-TransactionID", "018f2c1e-7a5b-7c3d-8e9f-0a1b2c3d4e5f");
+        headers.push("X-Qbox-Step", "hotel");
+        let kept = fixture.plan.reads().of_trigger(&nested);
+        assert!(kept.parent().is_some_and(|parent| parent.step == "hotel"));
+
         let reads = "${trigger.headers.x-tenant} ${trigger.json.kind} ${trigger.query.dry} ${steps.hotel.response.json.room} \
                      ${steps.hotel.request.body}";
         let plan = Plan {

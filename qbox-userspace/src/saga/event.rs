@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the records below; a journal with a higher one is refused.
 ///
-/// 2: [`AttemptEnd::Held`].
-pub const SCHEMA: u16 = 2;
+/// 2: [`AttemptEnd::Held`]. 3: [`Event::Nested`], [`Event::Revoked`], [`Direction::Child`].
+pub const SCHEMA: u16 = 3;
 
 /// Which message of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Direction {
     Probe,
     /// Its Nth compensation, from 0.
     Compensation(u16),
+    /// The undoing of the Nth saga that began for it, from 0. It is no request: the runner turns that saga back.
+    Child(u16),
 }
 
 /// What an outcome means.
@@ -169,6 +171,20 @@ pub enum Event {
     },
     /// The caller has waited long enough, for the compensation or for the end of all, and is answered before it.
     ReplyDue {
+        /// When.
+        at: Timestamp,
+    },
+    /// Another saga begins, whose trigger was sent for a step of this one: it is undone with that step.
+    Nested {
+        /// Which step.
+        step: StepId,
+        /// The saga that begins.
+        child: SagaId,
+        /// When.
+        at: Timestamp,
+    },
+    /// The saga that this one is nested in undoes the step that it was begun for: it turns back, also from its end.
+    Revoked {
         /// When.
         at: Timestamp,
     },

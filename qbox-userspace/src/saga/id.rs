@@ -8,6 +8,14 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SagaId(pub u128);
 
+impl SagaId {
+    /// When it was made, since 1970: the first 48 bits of an id of version 7 are milliseconds (RFC 9562, 5.7).
+    #[must_use]
+    pub fn made(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0 >> 80).unwrap_or(0))
+    }
+}
+
 impl fmt::Display for SagaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.0;

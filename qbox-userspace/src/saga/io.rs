@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use super::event::{AttemptEnd, Direction};
-use super::id::{StepId, Timestamp};
+use super::id::{SagaId, StepId, Timestamp};
 use super::message::Request;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -26,6 +26,10 @@ pub enum Input {
     Timer,
     /// An operator's decision.
     Operator(Operator),
+    /// Another saga is about to begin for a step of this one; see [`Saga::nesting_objection`](super::Saga::nesting_objection).
+    Nested(StepId, SagaId),
+    /// The saga that this one is nested in undoes it; see [`Saga::revoke_objection`](super::Saga::revoke_objection).
+    Revoked,
     /// Qbox has restarted; nothing that was in flight will be heard of again.
     Recovered,
 }

@@ -1,5 +1,6 @@
 //! HTTP messages as the saga room sees them: plain data, whole, decoded from any framing.
 
+use super::id::SagaId;
 use super::octets;
 use super::values::is_marked;
 use bytes::Bytes;
@@ -121,6 +122,40 @@ impl Response {
     }
 }
 
+/// A step of another saga, for which a trigger was sent: its request's headers name both, and whoever takes part in the step passes
+/// them on, as tracing headers are passed on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Parent {
+    /// `X-Qbox-TransactionID`.
+    pub saga: SagaId,
+    /// `X-Qbox-Step`.
+    pub step: String,
+}
+
+impl Parent {
+    /// What the headers of a request say. `None` where they name no saga and step, or more than one.
+    #[must_use]
+    pub fn of(headers: &Headers) -> Option<Self> {
+        let only = |wanted: &str| {
+            let mut values = headers
+                .0
+                .iter()
+                .filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            match (values.next(), values.next()) {
+                (Some((_, value)), None) => std::str::from_utf8(value).ok().map(str::trim),
+                _ => None,
+            }
+        };
+        let saga = only("x-qbox-transactionid")?.parse().ok()?;
+        // As a saga file names its steps.
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let step =
+            only("x-qbox-step").filter(|step| matches!(step.len(), 1..=64) && step.bytes().all(named))?;
+        let step = step.to_owned();
+        Some(Self { saga, step })
+    }
+}
+
 /// The intercepted request that started a saga, and what matching it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
@@ -132,4 +167,47 @@ pub struct Trigger {
     pub destination: Option<std::net::SocketAddr>,
     /// How many sagas are above this one (`X-Qbox-Depth` of the trigger).
     pub depth: u8,
+}
+
+impl Trigger {
+    /// The step that it was sent for: this saga is nested in that one.
+    #[must_use]
+    pub fn parent(&self) -> Option<Parent> {
+        Parent::of(&self.request.headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parent(fields: &[(&str, &'static str)]) -> Option<Parent> {
+        let mut headers = Headers::default();
+        for (name, value) in fields {
+            headers.push(*name, *value);
+        }
+        Parent::of(&headers)
+    }
+
+    #[test]
+    fn headers_that_were_passed_on_name_the_parent() {
+        const ID: &str = "018f2c1e-7a5b-7c3d-8e9f-0a1b2c3d4e5f";
+        let found = parent(&[("x-qbox-transactionid", ID), ("X-QBOX-STEP", "hotel")]).unwrap();
+        assert_eq!(
+            (found.saga.to_string().as_str(), found.step.as_str()),
+            (ID, "hotel")
+        );
+        let id = ("X-Qbox-TransactionID", ID);
+        for none in [
+            &[id][..],
+            &[("X-Qbox-Step", "hotel")],
+            &[id, ("X-Qbox-Step", "")],
+            &[id, ("X-Qbox-Step", "a b")],
+            &[id, ("X-Qbox-Step", "a"), ("X-Qbox-Step", "b")],
+            &[id, id, ("X-Qbox-Step", "a")],
+            &[("X-Qbox-TransactionID", "7"), ("X-Qbox-Step", "a")],
+        ] {
+            assert_eq!(parent(none), None, "{none:?}");
+        }
+    }
 }

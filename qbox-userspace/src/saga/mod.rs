@@ -44,7 +44,7 @@ pub use id::{PlanHash, SagaId, StepId, Timestamp};
 pub use io::{Call, Command, Input, Operator, OperatorAction, Outcome, Timer};
 pub use machine::{ReplayError, Saga, SagaState, StepState, StepView, UndoState};
 pub use matcher::{RequestHead, match_body, match_head, trigger};
-pub use message::{Headers, Request, Response, Trigger};
+pub use message::{Headers, Parent, Request, Response, Trigger};
 pub use plan::{
     BodyTemplate, CompensateWhen, Compensation, Condition, Durability, JsonTemplate, Kind, Mode, OnRecovery,
     Plan, Probe, ReplyPlan, ReplyTemplate, RequestPlan, RequestTemplate, ResponseMatch, RetryOn, RetryPolicy,

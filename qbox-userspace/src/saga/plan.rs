@@ -195,6 +195,7 @@ impl Step {
             (Direction::Transaction, RequestPlan::Forward) => None,
             (Direction::Probe, _) => Some(&self.probe.as_ref()?.request),
             (Direction::Compensation(n), _) => Some(&self.compensations.get(usize::from(n))?.request),
+            (Direction::Child(_), _) => None,
         }
     }
 }

@@ -164,6 +164,8 @@ impl Chance {
             Direction::Transaction => 0,
             Direction::Probe => 1,
             Direction::Compensation(n) => 2 + u64::from(n),
+            // Behind all of them, where there is still room below the step's own bits.
+            Direction::Child(n) => 0xffff - u64::from(n),
         };
         let place = u64::from(step.0) << 48 | direction << 32 | u64::from(attempt);
         Self(mix(mix(seed) ^ place))

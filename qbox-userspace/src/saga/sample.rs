@@ -91,9 +91,11 @@ impl Saga {
             Direction::Transaction => &of.success,
             Direction::Probe => &of.probe.as_ref()?.applied,
             Direction::Compensation(n) => &of.compensations.get(usize::from(n))?.success,
+            // It is no message.
+            Direction::Child(_) => return None,
         };
         let read = match direction {
-            Direction::Compensation(_) => None,
+            Direction::Compensation(_) | Direction::Child(_) => None,
             // A probe's answer can stand for its transaction's.
             Direction::Transaction | Direction::Probe => Some(step),
         };

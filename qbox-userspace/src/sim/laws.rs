@@ -36,7 +36,7 @@ pub(super) fn sent(world: &World, call: &Call) -> Result<(), Broken> {
     let there = call.request.headers.get("idempotency-key");
     let key = match (call.direction, world.saga.undo_round(call.step)) {
         (Direction::Transaction, _) => Some(format!("\"{ID}/{name}\"")),
-        (Direction::Probe, _) => None,
+        (Direction::Probe | Direction::Child(_), _) => None,
         (Direction::Compensation(n), 0) => Some(format!("\"{ID}/{name}/undo/{n}\"")),
         (Direction::Compensation(n), round) => Some(format!("\"{ID}/{name}/undo/{n}/{round}\"")),
     };
@@ -57,16 +57,17 @@ pub(super) fn sent(world: &World, call: &Call) -> Result<(), Broken> {
             Ok(())
         }
         Direction::Probe => Ok(()),
-        Direction::Compensation(n) => undo(world, call.step, usize::from(n)),
+        Direction::Compensation(n) => {
+            in_order(world, call.step)?;
+            undo(world, call.step, usize::from(n))
+        }
+        Direction::Child(_) => in_order(world, call.step),
     }
 }
 
-fn undo(world: &World, id: StepId, n: usize) -> Result<(), Broken> {
-    let (step, name) = (&world.scene.plan.steps[id.index()], name(id.index()));
-    let truth = service::of(&world.services, id);
-    law(step.kind == Kind::Compensatable, || {
-        format!("{name} is undone, and can't be")
-    })?;
+/// Something of a step is about to be undone.
+fn in_order(world: &World, id: StepId) -> Result<(), Broken> {
+    let name = name(id.index());
     for (other, step, view, truth) in each(world) {
         let may_come = world.scene.fenced && !truth.hanging.is_empty();
         let applied = step.kind == Kind::Pivot && (truth.happened || may_come);
@@ -83,6 +84,18 @@ fn undo(world: &World, id: StepId, n: usize) -> Result<(), Broken> {
             format!("{name} is undone before {}, which came after it", view.name)
         })?;
     }
+    Ok(())
+}
+
+fn undo(world: &World, id: StepId, n: usize) -> Result<(), Broken> {
+    let (step, name) = (&world.scene.plan.steps[id.index()], name(id.index()));
+    let truth = service::of(&world.services, id);
+    law(step.kind == Kind::Compensatable, || {
+        format!("{name} is undone, and can't be")
+    })?;
+    law(!truth.children.contains(&true), || {
+        format!("{name} is undone before the sagas that were begun for it")
+    })?;
     let known = truth.may_have || truth.late || world.crashed;
     law(known || step.compensate_when == CompensateWhen::Always, || {
         format!("{name} is undone, and was certainly not done")
@@ -113,7 +126,8 @@ pub(super) fn always(world: &World) -> Result<(), Broken> {
         "the saga waits for nothing, and has not ended".to_owned()
     })?;
     if let Some(told) = world.told {
-        law(state == told, || {
+        let undone = world.is_revoked() && told == SagaState::Committed;
+        law(state == told || undone, || {
             format!("the caller was told {told:?}, and now it is {state:?}")
         })?;
     }
@@ -136,7 +150,9 @@ pub(super) fn always(world: &World) -> Result<(), Broken> {
                 why,
             )?;
             law(
-                view.undo != UndoState::Undone || truth.by_hand || !truth.is_there() && !may_come,
+                view.undo != UndoState::Undone
+                    || truth.by_hand
+                    || !(truth.is_there() || may_come && has_undo(step)),
                 why,
             )?;
         }
@@ -159,7 +175,8 @@ fn stuck(world: &World) -> Result<(), Broken> {
         step.kind == Kind::Pivot && (applied || open)
     });
     for (_, step, view, truth) in each(world) {
-        let there = has_undo(step) && (truth.is_there() || truth.may_land(world.scene.fenced));
+        let hangs = has_undo(step) && truth.may_land(world.scene.fenced);
+        let there = truth.is_there() || hangs;
         law(forward || !there || view.undo == UndoState::Stuck, || {
             format!("left behind unseen: {view:?}, {truth:?}")
         })?;
@@ -174,6 +191,12 @@ fn stuck(world: &World) -> Result<(), Broken> {
 pub(super) fn at_the_end(world: &World) -> Result<(), Broken> {
     let state = world.saga.state();
     world.check_journal()?;
+    let pivot =
+        each(world).any(|(_, step, _, truth)| step.kind == Kind::Pivot && (truth.happened || truth.by_hand));
+    law(
+        state != SagaState::Committed || !world.is_revoked() || pivot,
+        || "the saga above undoes it, and it is committed".to_owned(),
+    )?;
     for (_, step, view, truth) in each(world) {
         let mut truth = truth.clone();
         if world.scene.fenced && !truth.hanging.is_empty() {
@@ -185,6 +208,10 @@ pub(super) fn at_the_end(world: &World) -> Result<(), Broken> {
             law(done || view.state == StepState::Skipped, why)?;
             let all = truth.happened && truth.parts.iter().all(|part| *part);
             law(truth.by_hand || if done { all } else { !truth.happened }, why)?;
+            law(
+                truth.by_hand || !truth.children.contains(&false) || world.crashed,
+                why,
+            )?;
         } else {
             law(state == SagaState::Compensated, why)?;
             law(!truth.is_there(), || format!("left behind: {}", why()))?;

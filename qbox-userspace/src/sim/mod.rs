@@ -1,7 +1,8 @@
 //! Every way a saga can go, walked: `cargo xtask sim`, and in a bounded form with the other tests.
 //!
 //! For every plan ([`plans`]) all that can happen happens ([`world`]): each outcome of each attempt, in any order of
-//! arrival; what was given up takes effect later, or never; moments pass; an operator decides; Qbox dies, and the journal has lost
+//! arrival; what was given up takes effect later, or never; moments pass; an operator decides; sagas begin for its steps; the saga above
+//! undoes it; Qbox dies, and the journal has lost
 //! any part of what nobody waited for. How many of these a run may hold is bounded ([`world::Budget`]); when nothing bad is left
 //! the world is kind, and every saga must end. The promise ([`laws`]) is checked at each sending, in each state and at each end,
 //! against what really happened at the services ([`service`]).
@@ -51,8 +52,30 @@ const fn leg(steps: usize, faults: u8, crashes: u8, decisions: u8, special: usiz
             faults,
             crashes,
             decisions,
+            nested: 0,
+            revoked: 0,
         },
         special,
+    }
+}
+
+/// The same, where so many sagas may begin for its steps, and where it may be undone by the one above.
+const fn nested(leg: Leg, nested: u8, revoked: u8) -> Leg {
+    let Budget {
+        faults,
+        crashes,
+        decisions,
+        ..
+    } = leg.budget;
+    Leg {
+        budget: Budget {
+            faults,
+            crashes,
+            decisions,
+            nested,
+            revoked,
+        },
+        ..leg
     }
 }
 
@@ -66,6 +89,10 @@ const BOUNDED: &[Leg] = &[
     leg(3, 1, 0, 0, 1),
     leg(3, 0, 1, 0, 1),
     leg(4, 0, 1, 0, 0),
+    nested(leg(1, 1, 1, 0, 1), 2, 1),
+    nested(leg(1, 0, 1, 1, 1), 1, 1),
+    nested(leg(2, 1, 0, 0, 1), 1, 1),
+    nested(leg(2, 0, 1, 0, 1), 1, 1),
 ];
 
 /// What `cargo xtask sim` walks.
@@ -80,6 +107,10 @@ const WHOLE: &[Leg] = &[
     leg(4, 1, 0, 0, 1),
     leg(4, 0, 1, 0, 1),
     leg(4, 1, 1, 0, 0),
+    nested(leg(1, 1, 1, 1, 9), 2, 1),
+    nested(leg(1, 1, 2, 0, 9), 1, 1),
+    nested(leg(2, 1, 1, 0, 2), 1, 1),
+    nested(leg(3, 0, 1, 0, 1), 1, 1),
 ];
 
 /// Walks all of a leg on so many threads; each violation is told as it is found.
@@ -145,6 +176,7 @@ fn no_run_breaks_a_promise() {
             faults: given("QBOX_SIM_FAULTS").unwrap_or(leg.budget.faults),
             crashes: given("QBOX_SIM_CRASHES").unwrap_or(leg.budget.crashes),
             decisions: given("QBOX_SIM_DECISIONS").unwrap_or(leg.budget.decisions),
+            ..leg.budget
         };
         let leg = Leg { budget, ..*leg };
         if !legs.contains(&leg) {

@@ -50,9 +50,11 @@ impl Sum {
             faults,
             crashes,
             decisions,
+            nested,
+            revoked,
         } = leg.budget;
         format!(
-            "{} steps, {faults} faults, {crashes} crashes, {decisions} decisions: {} plans, {} states, {} transitions, {} ends, {} violations, {:.1} s",
+            "{} steps, {faults} faults, {crashes} crashes, {decisions} decisions, {nested} nested, {revoked} revoked: {} plans, {} states, {} transitions, {} ends, {} violations, {:.1} s",
             leg.steps,
             self.scenes,
             self.states,
@@ -78,8 +80,14 @@ pub(super) fn violation(scene: &Rc<Scene>, budget: Budget, found: &Violation) ->
         faults,
         crashes,
         decisions,
+        nested,
+        revoked,
     } = budget;
-    let run = format!("{}/{faults}/{crashes}/{decisions}/{}", scene.name, path.join("."));
+    let run = format!(
+        "{}/{faults}/{crashes}/{decisions}/{nested}/{revoked}/{}",
+        scene.name,
+        path.join(".")
+    );
     format!(
         "violation: {}\n{}again: cargo xtask sim --replay '{run}'\n",
         found.what,
@@ -90,14 +98,16 @@ pub(super) fn violation(scene: &Rc<Scene>, budget: Budget, found: &Violation) ->
 /// Tells the run of that name.
 pub(super) fn replay(run: &str) -> String {
     let parts: Vec<&str> = run.split('/').collect();
-    let [scene, faults, crashes, decisions, path] = parts[..] else {
-        panic!("a run is PLAN/FAULTS/CRASHES/DECISIONS/ACTS, not {run:?}");
+    let [scene, faults, crashes, decisions, nested, revoked, path] = parts[..] else {
+        panic!("a run is PLAN/FAULTS/CRASHES/DECISIONS/NESTED/REVOKED/ACTS, not {run:?}");
     };
     let number = |text: &str| text.parse::<u8>().expect("a small number");
     let budget = Budget {
         faults: number(faults),
         crashes: number(crashes),
         decisions: number(decisions),
+        nested: number(nested),
+        revoked: number(revoked),
     };
     let mut scenes = (1..=plans::MOST_STEPS).flat_map(plans::scenes);
     let scene = scenes
@@ -160,6 +170,7 @@ fn message((step, direction, attempt): &Attempt) -> String {
         Direction::Transaction => format!("{name}, attempt {attempt}"),
         Direction::Probe => format!("{name}'s probe, attempt {attempt}"),
         Direction::Compensation(n) => format!("{name}'s compensation {n}, attempt {attempt}"),
+        Direction::Child(n) => format!("the undoing of {name}'s nested saga {n}, attempt {attempt}"),
     }
 }
 
@@ -193,6 +204,8 @@ fn act(act: &Act) -> String {
             };
             format!("{landed}{}: {how}", message(attempt))
         }
+        Act::Nest(step) => format!("a saga is about to begin for {}", name(step.index())),
+        Act::Revoke => "the saga above undoes this one".to_owned(),
         Act::Timer => "the saga's timer".to_owned(),
         Act::Late { step, attempt } => {
             let of = (*step, Direction::Transaction, *attempt);
@@ -249,6 +262,8 @@ fn event(event: &Event) -> String {
         Event::Skipped { step, .. } => format!("skipped {}", name(step.index())),
         Event::StepFailed { step, cause, .. } => format!("failed {}: {cause}", name(step.index())),
         Event::Failed { cause, .. } => format!("the saga turns: {cause}"),
+        Event::Nested { step, .. } => format!("a saga begins for {}", name(step.index())),
+        Event::Revoked { .. } => "undone from above".to_owned(),
         Event::Undone { step, .. } => format!("undone {}", name(step.index())),
         Event::Stuck { step, cause, .. } => format!("stuck {}: {cause}", name(step.index())),
         Event::Decided { operator, .. } => format!("decided {:?}", operator.action),

@@ -12,6 +12,8 @@ pub(super) struct Service {
     pub(super) happened: bool,
     /// What it did that each compensation undoes, and is still there.
     pub(super) parts: Vec<bool>,
+    /// The sagas that were begun for it: whether what each did is still there.
+    pub(super) children: Vec<bool>,
     /// Attempts that nobody waits for any more, and that may still take effect.
     pub(super) hanging: Vec<u32>,
     /// A request of the transaction has left Qbox.
@@ -32,6 +34,7 @@ impl Service {
         let new = |step: &crate::saga::Step| Self {
             happened: false,
             parts: vec![false; step.compensations.len()],
+            children: Vec::new(),
             hanging: Vec::new(),
             sent: false,
             may_have: false,
@@ -76,6 +79,13 @@ impl Service {
             .is_some_and(|part| std::mem::replace(part, false))
     }
 
+    /// The Nth saga that was begun for it is undone.
+    pub(super) fn undo_child(&mut self, n: u16) {
+        if let Some(child) = self.children.get_mut(usize::from(n)) {
+            *child = false;
+        }
+    }
+
     /// Whether a probe finds it.
     pub(super) fn look(&mut self, fenced: bool) -> bool {
         if fenced && !self.happened {
@@ -93,13 +103,14 @@ impl Service {
     /// An operator has undone it, or done it.
     pub(super) fn settle(&mut self) {
         self.parts.fill(false);
+        self.children.fill(false);
         self.hanging.clear();
         self.by_hand = true;
     }
 
     /// Something of it is there that a compensation would undo.
     pub(super) fn is_there(&self) -> bool {
-        self.parts.contains(&true)
+        self.parts.contains(&true) || self.children.contains(&true)
     }
 }
 

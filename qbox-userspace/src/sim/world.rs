@@ -27,6 +27,10 @@ pub(super) struct Budget {
     pub(super) crashes: u8,
     /// Decisions of an operator.
     pub(super) decisions: u8,
+    /// Sagas that begin for its steps.
+    pub(super) nested: u8,
+    /// Whether the saga above undoes it.
+    pub(super) revoked: u8,
 }
 
 /// What a service makes of a request, and what Qbox hears of it.
@@ -77,6 +81,10 @@ pub(super) enum Act {
     Silence { step: StepId, attempt: u32 },
     /// An operator decides.
     Decide(OperatorAction),
+    /// A saga is about to begin for a step.
+    Nest(StepId),
+    /// The saga that it is nested in undoes it.
+    Revoke,
 }
 
 /// A saga and all around it.
@@ -121,11 +129,14 @@ pub(super) struct World {
 pub(super) type Broken = String;
 
 fn trigger() -> Trigger {
+    let mut headers = Headers::default();
+    headers.push("X-Qbox-TransactionID", SagaId(1).to_string());
+    headers.push("X-Qbox-Step", "above");
     Trigger {
         request: Request {
             method: "POST".to_owned(),
             url: "http://trips/trips/7".to_owned(),
-            headers: Headers::default(),
+            headers,
             body: Bytes::new(),
         },
         path: vec![("trip".to_owned(), "7".to_owned())],
@@ -211,6 +222,9 @@ impl World {
                 // The caller was answered before the end.
                 self.crashes(&mut acts);
             }
+            if self.budget.revoked > 0 && self.saga.state() == SagaState::Committed {
+                acts.push(Act::Revoke);
+            }
             return acts;
         }
         if self.waits {
@@ -226,6 +240,16 @@ impl World {
         }
         for (step, attempt) in self.listening.iter().copied() {
             acts.extend([Act::Late { step, attempt }, Act::Silence { step, attempt }]);
+        }
+        if self.budget.revoked > 0 {
+            acts.push(Act::Revoke);
+        }
+        if self.budget.nested > 0 {
+            let sent = (0..)
+                .map(StepId)
+                .zip(&self.services)
+                .filter(|(_, service)| service.sent);
+            acts.extend(sent.map(|(step, _)| Act::Nest(step)));
         }
         if self.saga.is_paused() {
             acts.push(Act::Decide(OperatorAction::Resume));
@@ -257,7 +281,7 @@ impl World {
         let matters = |(_, direction, _): &Attempt| match direction {
             Direction::Transaction => !fenced,
             Direction::Probe => false,
-            Direction::Compensation(_) => true,
+            Direction::Compensation(_) | Direction::Child(_) => true,
         };
         for kept in self.durable..=self.journal.len() {
             acts.push(Act::Crash { kept, landed: false });
@@ -268,7 +292,8 @@ impl World {
     }
 
     fn ends(&self, step: StepId, direction: Direction, acts: &mut Vec<Act>) {
-        let hangs = self.services[step.index()].may_land(self.scene.fenced);
+        let hangs = self.services[step.index()].may_land(self.scene.fenced)
+            && !matches!(direction, Direction::Child(_));
         let attempt = *self
             .open
             .iter()
@@ -288,6 +313,8 @@ impl World {
                 How::BrokenDone,
             ],
             Direction::Probe => &[How::Well, How::Failed],
+            // Not sent: it says that it can't be undone.
+            Direction::Child(_) => &[How::Well, How::NotSent, How::SilentDone, How::Silent],
             Direction::Compensation(_) => &[
                 How::Well,
                 How::NotSent,
@@ -346,6 +373,14 @@ impl World {
                 true
             }
             Act::Decide(action) => world.decide(action)?,
+            Act::Nest(step) => {
+                world.nest(*step)?;
+                true
+            }
+            Act::Revoke => {
+                world.budget.revoked -= 1;
+                world.input(Input::Revoked)? > 0
+            }
         };
         if !possible {
             return Ok(None);
@@ -371,11 +406,23 @@ impl World {
 
     /// All that was appended is on disk.
     fn sync(&mut self) {
+        // What waited for that begins: its first transactions leave.
+        self.begin_nested(true);
         self.durable = self.journal.len();
         if self.budget.crashes > 0 {
             self.base = Rc::new(self.saga.clone());
         }
         self.waits = false;
+    }
+
+    /// The sagas whose beginning is on record since the last look do what they do, or never will.
+    fn begin_nested(&mut self, begin: bool) {
+        for (at, service) in self.services.iter_mut().enumerate() {
+            let of_it =
+                |event: &&Rc<Event>| matches!(&***event, Event::Nested { step, .. } if step.index() == at);
+            let known = self.journal.iter().filter(of_it).count();
+            service.children.resize(known, begin);
+        }
     }
 
     /// What the journal's first events add up to. The durable ones have been added up before.
@@ -386,6 +433,13 @@ impl World {
             folded.fold(event).map_err(|error| error.to_string())?;
         }
         Ok(folded)
+    }
+
+    /// The saga above has undone it, as far as is on record.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.journal
+            .iter()
+            .any(|event| matches!(**event, Event::Revoked { .. }))
     }
 
     /// Nothing is under way, and nothing will be by itself.
@@ -427,7 +481,8 @@ impl World {
             self.told = self.told.or(Some(state).filter(|_| ended));
             reply = false;
         }
-        self.waits = reply || held;
+        let begins = |event: &Rc<Event>| matches!(**event, Event::Nested { .. });
+        self.waits = reply || held || self.journal[self.durable..].iter().any(begins);
         if self.waits && self.budget.crashes == 0 {
             // Only a crash could tell the difference.
             self.sync();
@@ -441,7 +496,7 @@ impl World {
         self.open.push(attempt(call));
         match call.direction {
             Direction::Transaction => self.services[call.step.index()].sent = true,
-            Direction::Compensation(_) => self.undoing = true,
+            Direction::Compensation(_) | Direction::Child(_) => self.undoing = true,
             Direction::Probe => {}
         }
         Ok(())
@@ -481,7 +536,8 @@ impl World {
                     status = 404;
                 }
             }
-            Direction::Probe | Direction::Compensation(_) => {}
+            Direction::Child(n) if done => service.undo_child(n),
+            Direction::Probe | Direction::Compensation(_) | Direction::Child(_) => {}
         }
         let silent = matches!(how, How::SilentDone | How::Silent);
         if silent && direction == Direction::Transaction && !fenced {
@@ -505,6 +561,19 @@ impl World {
         };
         self.input(Input::Outcome(outcome(attempt, end)))?;
         Ok(())
+    }
+
+    /// None begins without the saga's leave.
+    fn nest(&mut self, step: StepId) -> Result<(), Broken> {
+        self.budget.nested -= 1;
+        let undoing = self.undoing;
+        let asked = self.saga.nesting_objection(step).is_none();
+        let taken = self.input(Input::Nested(step, SagaId(u128::from(step.0) + 2)))? > 0;
+        match (asked == taken, taken && undoing) {
+            (false, _) => Err("a saga is let begin that nobody knows of, or the other way round".to_owned()),
+            (true, true) => Err("a saga begins for a step when it is being undone".to_owned()),
+            (true, false) => Ok(()),
+        }
     }
 
     fn late(&mut self, step: StepId, number: u32) -> Result<(), Broken> {
@@ -605,7 +674,8 @@ impl World {
                 Direction::Compensation(n) if landed => {
                     service.undo(n, round, self.scene.fenced);
                 }
-                Direction::Probe | Direction::Compensation(_) => {}
+                Direction::Child(n) if landed => service.undo_child(n),
+                Direction::Probe | Direction::Compensation(_) | Direction::Child(_) => {}
             }
         }
         if !self.scene.fenced {
@@ -629,6 +699,8 @@ impl World {
             return Err(OTHER.to_owned());
         }
         self.journal.truncate(kept);
+        // What was written, but not known to be, may be there: the saga that waited for it never began.
+        self.begin_nested(false);
         self.saga = folded;
         (self.crashed, self.healed, self.replied, self.waits) = (true, false, false, false);
         self.input(Input::Recovered)?;
@@ -670,6 +742,7 @@ fn place(direction: Direction) -> u32 {
         Direction::Transaction => 0,
         Direction::Probe => 1,
         Direction::Compensation(n) => 2 + u32::from(n),
+        Direction::Child(n) => 0x1_0002 + u32::from(n),
     }
 }
 
@@ -679,6 +752,7 @@ fn put_event(event: &Event, hash: &mut DefaultHasher) {
     match event {
         Event::Skipped { step, .. }
         | Event::StepFailed { step, .. }
+        | Event::Nested { step, .. }
         | Event::Undone { step, .. }
         | Event::Stuck { step, .. } => step.hash(hash),
         Event::Sending {
@@ -715,6 +789,7 @@ fn put_event(event: &Event, hash: &mut DefaultHasher) {
         | Event::ReplyDue { .. }
         | Event::Committed { .. }
         | Event::Compensated { .. }
+        | Event::Revoked { .. }
         | Event::Recovered { .. } => {}
     }
 }

@@ -96,6 +96,8 @@ fn outline(id: u128) -> Outline {
                 .unwrap_or([0; 32]),
             payload: [1; 32],
         }),
+        parent: None,
+        revoked: false,
     }
 }
 

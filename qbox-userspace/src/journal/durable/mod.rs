@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use writer::{Write, Writer};
 
@@ -236,6 +236,17 @@ impl State {
         self.queue.push(write);
     }
 
+    /// Of a saga that has begun a moment ago.
+    fn place(&self, of: SagaId) -> Option<i64> {
+        self.writing
+            .iter()
+            .chain(&self.queue)
+            .find_map(|write| match write {
+                Write::Began { n, saga, .. } if *saga == of => Some(*n),
+                _ => None,
+            })
+    }
+
     /// The file says of `saga` that it has ended.
     fn found(&mut self, saga: &Outline) {
         if let Some(stamp) = &saga.stamp
@@ -389,6 +400,39 @@ impl Journal for Durable {
         read::ended_with(&self.reader(), key).map_err(|e| self.unreadable(&e))
     }
 
+    fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
+        // First what is queued, as in `history`.
+        let queued = self.queued_children(of);
+        let mut children = read::children(&self.reader(), of).map_err(|e| self.unreadable(&e))?;
+        children.extend(queued);
+        children.sort_by_key(|child| child.id);
+        children.dedup_by_key(|child| child.id);
+        Ok(children)
+    }
+
+    fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
+        let events = self.history(saga)?.map_or(0, |events| events.len() as u64);
+        let stored = read::place(&self.reader(), saga).map_err(|e| self.unreadable(&e))?;
+        let queued = || self.shared.state().place(saga);
+        let n = stored.or_else(queued).ok_or_else(|| JournalError::Record {
+            saga,
+            cause: "it is not there".to_owned(),
+        })?;
+        let mut state = self.shared.state();
+        state.sound()?;
+        state.ending.retain(|_, (of, _)| *of != saga);
+        state.open.insert(saga, OpenSaga { n, events });
+        state.queue(Write::Reopened { n });
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    fn may_have_dropped(&self, saga: SagaId) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(saga.made()) > self.settings.keep
+    }
+
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         read::list(&lists, query, page).map_err(|e| self.unreadable(&e))
@@ -460,6 +504,17 @@ impl Durable {
             Write::Ended { saga, .. } if saga.id == of => Some((**saga).clone()),
             _ => None,
         })
+    }
+
+    fn queued_children(&self, of: SagaId) -> Vec<Outline> {
+        let state = self.shared.state();
+        let writes = state.writing.iter().chain(&state.queue);
+        let ended = writes.filter_map(|write| match write {
+            Write::Ended { saga, .. } => Some(&**saga),
+            _ => None,
+        });
+        let of_it = |saga: &&Outline| saga.parent.as_ref().is_some_and(|parent| parent.saga == of);
+        ended.filter(of_it).cloned().collect()
     }
 
     fn queued_plan(&self, of: PlanHash) -> Option<String> {

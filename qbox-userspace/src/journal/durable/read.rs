@@ -2,7 +2,7 @@
 
 use super::codec::{self, EVENTS, Row};
 use crate::journal::{Outline, Page, Place, Query, Sort, Stamp};
-use crate::saga::{PlanHash, SagaId, SagaState, Timestamp};
+use crate::saga::{Parent, PlanHash, SagaId, SagaState, Timestamp};
 use rusqlite::types::{ToSql, Type};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -25,7 +25,8 @@ pub(super) fn open_sagas(connection: &Connection) -> Result<Vec<(i64, Result<Sag
 }
 
 /// The columns that [`outline`] reads.
-const OUTLINE: &str = "id, name, state, began, ended, failed_step, cause, replied, status, key, payload";
+const OUTLINE: &str = "id, name, state, began, ended, failed_step, cause, replied, status, key, payload, parent, parent_step, \
+                       revoked";
 
 /// A saga that has ended.
 pub(super) fn ended(connection: &Connection, saga: SagaId) -> Result<Option<Outline>> {
@@ -34,6 +35,24 @@ pub(super) fn ended(connection: &Connection, saga: SagaId) -> Result<Option<Outl
             "SELECT {OUTLINE} FROM saga WHERE id = ?1 AND state IS NOT NULL"
         ))?
         .query_row([saga.to_string()], outline)
+        .optional()
+}
+
+/// Those that have ended and were begun for a step of that saga, oldest first.
+pub(super) fn children(connection: &Connection, of: SagaId) -> Result<Vec<Outline>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {OUTLINE} FROM saga WHERE parent = ?1 AND state IS NOT NULL ORDER BY n"
+        ))?
+        .query_map([of.to_string()], outline)?
+        .collect()
+}
+
+/// A saga's place.
+pub(super) fn place(connection: &Connection, saga: SagaId) -> Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT n FROM saga WHERE id = ?1")?
+        .query_row([saga.to_string()], |row| row.get(0))
         .optional()
 }
 
@@ -140,6 +159,8 @@ fn outline(row: &rusqlite::Row<'_>) -> Result<Outline> {
     let status: Option<u16> = row.get(8)?;
     let key: Option<[u8; 32]> = row.get(9)?;
     let payload: Option<[u8; 32]> = row.get(10)?;
+    let saga = row.get::<_, Option<String>>(11)?.and_then(|id| id.parse().ok());
+    let step: Option<String> = row.get(12)?;
     Ok(Outline {
         id: id(row, 0)?,
         name: row.get(1)?,
@@ -150,6 +171,8 @@ fn outline(row: &rusqlite::Row<'_>) -> Result<Outline> {
         cause: row.get(6)?,
         replied: replied.map(time).zip(status),
         stamp: key.zip(payload).map(|(key, payload)| Stamp { key, payload }),
+        parent: saga.zip(step).map(|(saga, step)| Parent { saga, step }),
+        revoked: row.get(13)?,
     })
 }
 
@@ -168,11 +191,7 @@ fn odd(column: usize, cause: String) -> rusqlite::Error {
 
 /// The events of a saga, in order; none where there is no such saga.
 pub(super) fn history(connection: &Connection, saga: SagaId) -> Result<Vec<Row>> {
-    let n: Option<i64> = connection
-        .prepare_cached("SELECT n FROM saga WHERE id = ?1")?
-        .query_row([saga.to_string()], |row| row.get(0))
-        .optional()?;
-    n.map_or(Ok(Vec::new()), |n| rows(connection, n))
+    place(connection, saga)?.map_or(Ok(Vec::new()), |n| rows(connection, n))
 }
 
 /// How many events saga `n` has.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! saga   n (its place in the order), id, name, plan (hash), began, ended (when it was; NULL: it is open); and of an ended
-//!        one state, failed_step, cause, replied, status, key, payload
+//!        one state, failed_step, cause, replied, status, key, payload, parent, parent_step, revoked
 //! event  k = n << 24 | the event's number, sum (see `codec`), event (JSON)
 //! plan   hash, plan (JSON)
 //! history  a view for people: id, name, number, event
@@ -25,9 +25,13 @@ const LOCK: &str = "lock";
 /// "Qbox": tells this file from other programs' (SQLite's `application_id`).
 const APPLICATION: i32 = 0x5162_6f78;
 /// The tables' version (SQLite's `user_version`). The events have one of their own.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 /// What brings a file from version N (its place here) to N + 1. The first makes a new file.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: [&str; VERSION as usize] = [
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 
 /// Why there is no journal.
 #[derive(Debug, thiserror::Error)]

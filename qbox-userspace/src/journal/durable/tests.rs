@@ -78,6 +78,11 @@ fn outline(id: u128) -> Outline {
             key: [u8::try_from(id).unwrap_or(0); 32],
             payload: [1; 32],
         }),
+        parent: id.is_multiple_of(4).then(|| crate::saga::Parent {
+            saga: SagaId(9_000),
+            step: "trip".to_owned(),
+        }),
+        revoked: id.is_multiple_of(12),
     }
 }
 
@@ -316,9 +321,9 @@ fn files_that_are_none_of_ours() {
     let newer = refused(&|path| {
         made(path);
         let connection = Connection::open(path).unwrap();
-        connection.pragma_update(None, "user_version", 3).unwrap();
+        connection.pragma_update(None, "user_version", 4).unwrap();
     });
-    assert!(matches!(newer, OpenError::Newer { found: 3, .. }), "{newer}");
+    assert!(matches!(newer, OpenError::Newer { found: 4, .. }), "{newer}");
     let damaged: [&dyn Fn(&Path); 4] = [
         &|path| fs::write(path, "").unwrap(),
         &|path| {

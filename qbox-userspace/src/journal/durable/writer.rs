@@ -50,6 +50,10 @@ pub(super) enum Write {
         n: i64,
         saga: Box<Outline>,
     },
+    /// It goes on after all.
+    Reopened {
+        n: i64,
+    },
 }
 
 impl Write {
@@ -57,6 +61,7 @@ impl Write {
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
             + match self {
+                Self::Reopened { .. } => 0,
                 Self::Plan { plan, .. } => plan.len(),
                 Self::Event { row, .. } => row.event.len(),
                 Self::Began { name, .. } => name.len(),
@@ -178,7 +183,7 @@ impl Writer {
                 Write::Ended { n, saga } => transaction
                     .prepare_cached(
                         "UPDATE saga SET ended = ?2, state = ?3, failed_step = ?4, cause = ?5, replied = ?6, \
-                             status = ?7, key = ?8, payload = ?9 WHERE n = ?1",
+                             status = ?7, key = ?8, payload = ?9, parent = ?10, parent_step = ?11, revoked = ?12 WHERE n = ?1",
                     )?
                     .execute(params![
                         n,
@@ -190,7 +195,13 @@ impl Writer {
                         saga.replied.map(|(_, status)| status),
                         saga.stamp.map(|stamp| stamp.key),
                         saga.stamp.map(|stamp| stamp.payload),
+                        saga.parent.as_ref().map(|parent| parent.saga.to_string()),
+                        saga.parent.as_ref().map(|parent| &parent.step),
+                        saga.revoked,
                     ])?,
+                Write::Reopened { n } => transaction
+                    .prepare_cached("UPDATE saga SET ended = NULL, state = NULL, key = NULL WHERE n = ?1")?
+                    .execute(params![n])?,
             };
         }
         transaction.commit()

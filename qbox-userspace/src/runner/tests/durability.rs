@@ -55,6 +55,15 @@ impl Journal for Gated {
     fn finish(&self, ended: journal::Outline) {
         self.inner.finish(ended);
     }
+    fn children(&self, of: SagaId) -> Result<Vec<journal::Outline>, JournalError> {
+        self.inner.children(of)
+    }
+    fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
+        self.inner.reopen(saga)
+    }
+    fn may_have_dropped(&self, saga: SagaId) -> bool {
+        self.inner.may_have_dropped(saga)
+    }
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
         self.inner.history(saga)
     }

@@ -3,6 +3,7 @@
 mod drain;
 mod durability;
 mod list;
+mod nested;
 mod operator;
 mod recovery;
 mod secrets;

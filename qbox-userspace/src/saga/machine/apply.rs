@@ -3,6 +3,7 @@
 //! Asks nothing of its own: whether an event may happen was `decide`'s question. An event that fits nowhere changes nothing.
 
 use super::lane::{Flight, Run, Undo};
+use super::nested::Child;
 use super::{Due, ReplayError, Saga, SagaState, Turned};
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
 use crate::saga::expr::Source;
@@ -32,6 +33,7 @@ impl Saga {
             | Event::RetryAt { step, direction, .. } => (*step, *direction),
             Event::Skipped { step, .. }
             | Event::StepFailed { step, .. }
+            | Event::Nested { step, .. }
             | Event::Undone { step, .. }
             | Event::Stuck { step, .. }
             | Event::Failed { step: Some(step), .. } => (*step, Direction::Transaction),
@@ -41,6 +43,7 @@ impl Saga {
             | Event::Committed { .. }
             | Event::Compensated { .. }
             | Event::Decided { .. }
+            | Event::Revoked { .. }
             | Event::Recovered { .. } => return Ok(()),
         };
         match self.run(step).and_then(|run| run.lane(direction)) {
@@ -93,6 +96,11 @@ impl Saga {
             }
             Event::Compensating { at } => self.compensating = Some(*at),
             Event::ReplyDue { .. } => self.overdue = true,
+            Event::Nested { step, child, .. } => self.change(*step, |run| {
+                let (saga, undo) = (*child, Undo::default());
+                run.children.push(Child { saga, undo });
+            }),
+            Event::Revoked { .. } => self.revoke(),
             Event::Undone { step, .. } => self.change(*step, |run| run.undone = true),
             Event::Stuck { step, cause, .. } => self.change(*step, |run| run.stuck = Some(cause.clone())),
             Event::Committed { .. } => self.finish(SagaState::Committed),
@@ -126,8 +134,18 @@ impl Saga {
         for run in &mut self.runs {
             run.transaction.stop();
             run.probe.stop();
-            run.undo.iter_mut().for_each(|undo| undo.lane.stop());
+            run.undos_mut().for_each(|undo| undo.lane.stop());
         }
+    }
+
+    /// The saga above undoes this one. What the caller was answered, or is to be by now, it still is.
+    fn revoke(&mut self) {
+        if self.due.is_none() && self.answers() {
+            self.due = Some(self.as_it_is());
+        }
+        self.ended = None;
+        self.revoked = true;
+        self.abort = Some("the saga that it is nested in undoes it".to_owned());
     }
 
     fn change(&mut self, step: StepId, change: impl FnOnce(&mut Run)) {
@@ -153,7 +171,7 @@ impl Saga {
                 Direction::Transaction => pivot || !self.heard || (first && attempt > 1),
                 Direction::Probe => false,
                 // Of each round: the late success that made it necessary must not be lost behind it.
-                Direction::Compensation(_) => first,
+                Direction::Compensation(_) | Direction::Child(_) => first,
             },
             request,
         };
@@ -242,6 +260,11 @@ impl Saga {
                 run.probed = true;
             }
             Direction::Probe => {}
+            Direction::Child(n) => {
+                if let Some(child) = run.children.get_mut(usize::from(n)) {
+                    child.undo.done = class == Class::Applied;
+                }
+            }
             Direction::Compensation(n) => {
                 if let Some(undo) = run.undo.get_mut(usize::from(n)) {
                     let stale = std::mem::take(&mut undo.stale);
@@ -308,6 +331,7 @@ impl Saga {
     /// The pivot is applied: what had turned the saga, or was about to, no longer counts.
     fn go_on(&mut self) {
         self.abort = None;
+        self.revoked = false;
         if self.turned.take().is_some() {
             for run in &mut self.runs {
                 run.failed = None;
@@ -325,7 +349,7 @@ impl Saga {
         for run in &mut self.runs {
             run.transaction.first = None;
             run.probe.first = None;
-            run.undo.iter_mut().for_each(|undo| undo.lane.first = None);
+            run.undos_mut().for_each(|undo| undo.lane.first = None);
         }
         if self.plan.on_recovery == OnRecovery::Compensate && !self.past_pivot() {
             self.abort = Some("Qbox was restarted while the saga ran".to_owned());
@@ -424,8 +448,7 @@ impl Run {
         let stuck = self.stuck.take().is_some();
         if undoing {
             for undo in self
-                .undo
-                .iter_mut()
+                .undos_mut()
                 .filter(|undo| !undo.done && undo.lane.flight.is_none())
             {
                 undo.lane.start_anew();
@@ -456,7 +479,7 @@ impl Run {
         self.stuck = None;
         if undoing {
             self.by_hand = true;
-            self.undo.iter_mut().for_each(|undo| undo.lane.stop());
+            self.undos_mut().for_each(|undo| undo.lane.stop());
         } else if !self.done() {
             self.class = Some(Class::Applied);
             self.failed = None;

@@ -4,17 +4,19 @@
 //! while they are in flight).
 
 use super::headers::Stamp;
+use super::nested;
 use super::{Due, Saga, SagaState};
 use crate::saga::event::Direction;
 use crate::saga::fill;
 use crate::saga::id::{StepId, Timestamp};
 use crate::saga::io::{Call, Command, Timer};
-use crate::saga::message::Request;
+use crate::saga::message::{Headers, Request};
 use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate, Step};
 use crate::saga::reply::Reply;
 use crate::saga::retry::Chance;
 use crate::saga::secrets::Secrets;
 use crate::saga::values::{Missing, Values};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +73,7 @@ impl Saga {
             Direction::Transaction => Some(step.timeout),
             Direction::Probe => step.probe.as_ref().map(|probe| probe.timeout),
             Direction::Compensation(n) => step.compensations.get(usize::from(n)).map(|c| c.timeout),
+            Direction::Child(_) => Some(nested::PATIENCE),
         }
     }
 
@@ -236,6 +239,16 @@ impl Saga {
             }
             (Direction::Transaction, RequestPlan::Send(template)) => fill(template)?,
             (Direction::Probe, _) => fill(&step.probe.as_ref().ok_or("no such probe")?.request)?,
+            // No request, but what stands for one in a history.
+            (Direction::Child(n), _) => {
+                let child = self.child(id, n).ok_or("no such child")?;
+                Request {
+                    method: "UNDO".to_owned(),
+                    url: format!("saga:{child}"),
+                    headers: Headers::default(),
+                    body: Bytes::new(),
+                }
+            }
             (Direction::Compensation(n), _) => {
                 let compensation = step
                     .compensations

@@ -5,6 +5,7 @@
 
 use super::Saga;
 use super::lane::{Lane, Run};
+use super::nested;
 use crate::saga::event::{AttemptEnd, Class, Direction, Event};
 use crate::saga::id::{StepId, Timestamp};
 use crate::saga::io::{Input, Outcome};
@@ -34,6 +35,19 @@ impl Saga {
                     return false;
                 }
                 self.record(Event::Decided { operator, at: now }, events);
+            }
+            Input::Nested(step, child) => {
+                if self.nesting_objection(step).is_some() {
+                    return false;
+                }
+                let at = now;
+                self.record(Event::Nested { step, child, at }, events);
+            }
+            Input::Revoked => {
+                if self.revoked || self.revoke_objection().is_some() {
+                    return false;
+                }
+                self.record(Event::Revoked { at: now }, events);
             }
             Input::Recovered => {
                 self.record(Event::Recovered { at: now }, events);
@@ -124,6 +138,12 @@ impl Saga {
                 Some(compensation) => (&compensation.success, None),
                 None => return Class::Unknown,
             },
+            Direction::Child(_) => {
+                return match end {
+                    AttemptEnd::Answered(response) if matches!(response.status, 200..300) => Class::Applied,
+                    _ => Class::Unknown,
+                };
+            }
         };
         match end {
             AttemptEnd::Answered(response) if matches(applied, response) => Class::Applied,
@@ -176,7 +196,8 @@ impl Saga {
     }
 
     fn commit(&self, at: Timestamp) -> Option<Event> {
-        (self.turned.is_none() && self.runs.iter().all(Run::done)).then_some(Event::Committed { at })
+        let done = self.turned.is_none() && !self.revoked && self.runs.iter().all(Run::done);
+        done.then_some(Event::Committed { at })
     }
 
     /// A step has failed, the time is over, or someone wants it undone.
@@ -381,27 +402,31 @@ impl Saga {
                     at,
                 });
             }
-            let Some((n, undo)) = run.next_undo().filter(|_| !run.by_hand) else {
+            let Some((direction, undo)) = run.next_undo(step).filter(|_| !run.by_hand) else {
                 return Some(Event::Undone { step: id, at });
             };
             let waits = (full || blocked.get(id.index()).copied().unwrap_or(false)) && !run.undo_begun();
             if waits || !undo.lane.is_idle() {
                 return None;
             }
-            let direction = Direction::Compensation(n);
-            let policy = &step.compensations.get(usize::from(n))?.retry;
-            match undo.lane.last.as_deref() {
-                None => (!self.paused).then(|| sending(id, direction, &undo.lane, at)),
-                Some(why) => self
-                    .retry_at(id, direction, &undo.lane, policy, Limit::Policy, at)
-                    .or_else(|| {
-                        Some(Event::Stuck {
-                            step: id,
-                            cause: why.to_string(),
-                            at,
-                        })
-                    }),
-            }
+            let Some(why) = undo.lane.last.as_deref() else {
+                return (!self.paused).then(|| sending(id, direction, &undo.lane, at));
+            };
+            let (again, cause) = match direction {
+                Direction::Compensation(n) => {
+                    let policy = &step.compensations.get(usize::from(n))?.retry;
+                    let again = self.retry_at(id, direction, &undo.lane, policy, Limit::Policy, at);
+                    (again, why.to_string())
+                }
+                // It says itself that it can't be.
+                Direction::Child(_) if let Why::NotSent(cause) = why => (None, cause.clone()),
+                _ => {
+                    let policy = nested::policy();
+                    let again = self.retry_at(id, direction, &undo.lane, &policy, Limit::None, at);
+                    (again, why.to_string())
+                }
+            };
+            again.or(Some(Event::Stuck { step: id, cause, at }))
         })
     }
 

@@ -5,6 +5,7 @@
 //! alone: sagas that differ only in how far apart their timers are count as one.
 
 use super::lane::{Flight, Lane, Run, Undo};
+use super::nested::Child;
 use super::{ReplayError, Saga, Turned};
 use crate::saga::event::Event;
 use crate::saga::id::Timestamp;
@@ -31,6 +32,7 @@ impl Saga {
             exchanges,
             heard,
             abort,
+            revoked,
             turned,
             compensating,
             overdue,
@@ -51,7 +53,7 @@ impl Saga {
                 .hash(&mut hash);
         }
         let turned = turned.as_ref().map(|Turned { step, cause: _ }| *step);
-        (heard, abort.is_some(), turned).hash(&mut hash);
+        (heard, abort.is_some(), revoked, turned).hash(&mut hash);
         // How it stood when its answer was due is of the past; that it was, is not.
         (compensating.is_some(), overdue, due.is_some(), paused, ended).hash(&mut hash);
         let mut order: Vec<Timestamp> = times.iter().flatten().copied().collect();
@@ -88,6 +90,7 @@ fn put_run(run: &Run, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHash
         transaction,
         probe,
         undo,
+        children,
         round,
         undone,
         by_hand,
@@ -111,6 +114,10 @@ fn put_run(run: &Run, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHash
     for Undo { lane, done, stale } in undo {
         put_lane(lane, times, hash);
         (done, stale).hash(hash);
+    }
+    for Child { saga: _, undo } in children {
+        put_lane(&undo.lane, times, hash);
+        undo.done.hash(hash);
     }
     (round, undone, by_hand, stuck.is_some(), unheard).hash(hash);
 }

@@ -21,7 +21,7 @@ impl Saga {
         match action {
             OperatorAction::Retry(which) => {
                 let helps = self.each().any(|(id, _, run)| {
-                    let waits = run.undo.iter().any(|undo| undo.lane.due.is_some());
+                    let waits = run.undos().any(|undo| undo.lane.due.is_some());
                     which.is_none_or(|step| step == id) && (stuck(run) || waits)
                 });
                 let objection = match which {

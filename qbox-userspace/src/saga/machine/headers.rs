@@ -57,7 +57,7 @@ impl Stamp<'_> {
         match self.direction {
             Direction::Transaction => "TRANSACTION",
             Direction::Probe => "PROBE",
-            Direction::Compensation(_) => "COMPENSATION",
+            Direction::Compensation(_) | Direction::Child(_) => "COMPENSATION",
         }
     }
 
@@ -67,7 +67,7 @@ impl Stamp<'_> {
         let (saga, step) = (self.saga, self.step);
         match (self.direction, self.round) {
             (Direction::Transaction, _) => Some(format!("\"{saga}/{step}\"")),
-            (Direction::Probe, _) => None,
+            (Direction::Probe | Direction::Child(_), _) => None,
             (Direction::Compensation(n), 0) => Some(format!("\"{saga}/{step}/undo/{n}\"")),
             (Direction::Compensation(n), round) => Some(format!("\"{saga}/{step}/undo/{n}/{round}\"")),
         }

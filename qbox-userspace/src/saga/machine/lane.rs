@@ -3,6 +3,7 @@
 //! Plain data; only `apply` changes it.
 
 use super::StepState;
+use super::nested::Child;
 use crate::saga::event::{Class, Direction};
 use crate::saga::id::Timestamp;
 use crate::saga::message::Request;
@@ -114,6 +115,8 @@ pub(super) struct Run {
     pub(super) probe: Lane,
     /// The compensations, in order.
     pub(super) undo: Vec<Undo>,
+    /// The sagas that began for it, in order.
+    pub(super) children: Vec<Child>,
     /// How often a late success made it necessary to compensate again.
     pub(super) round: u32,
     /// All compensations are done.
@@ -159,9 +162,11 @@ impl Run {
 
     /// Whether there is something to undo when the saga turns back.
     pub(super) fn needs_undo(&self, step: &Step) -> bool {
-        if self.is_lost_pivot(step) {
-            return true;
-        }
+        self.is_lost_pivot(step) || !self.children.is_empty() || self.sends_undo(step)
+    }
+
+    /// Whether its own compensations are to be sent then.
+    fn sends_undo(&self, step: &Step) -> bool {
         let happened = match self.class {
             Some(Class::Applied | Class::Unknown) => true,
             Some(Class::NotApplied) | None => {
@@ -188,9 +193,22 @@ impl Run {
         }
     }
 
-    /// A compensation was sent.
+    /// A compensation was sent, or the undoing of a child begun.
     pub(super) fn undo_begun(&self) -> bool {
-        self.undo.iter().any(|undo| undo.lane.sent > 0)
+        self.undos().any(|undo| undo.lane.sent > 0)
+    }
+
+    /// All that undoing it takes.
+    pub(super) fn undos(&self) -> impl Iterator<Item = &Undo> {
+        self.undo
+            .iter()
+            .chain(self.children.iter().map(|child| &child.undo))
+    }
+
+    /// The same, to change.
+    pub(super) fn undos_mut(&mut self) -> impl Iterator<Item = &mut Undo> {
+        let children = self.children.iter_mut().map(|child| &mut child.undo);
+        self.undo.iter_mut().chain(children)
     }
 
     /// The lane of a direction.
@@ -199,6 +217,7 @@ impl Run {
             Direction::Transaction => Some(&self.transaction),
             Direction::Probe => Some(&self.probe),
             Direction::Compensation(n) => self.undo.get(usize::from(n)).map(|undo| &undo.lane),
+            Direction::Child(n) => Some(&self.children.get(usize::from(n))?.undo.lane),
         }
     }
 
@@ -208,6 +227,7 @@ impl Run {
             Direction::Transaction => Some(&mut self.transaction),
             Direction::Probe => Some(&mut self.probe),
             Direction::Compensation(n) => self.undo.get_mut(usize::from(n)).map(|undo| &mut undo.lane),
+            Direction::Child(n) => Some(&mut self.children.get_mut(usize::from(n))?.undo.lane),
         }
     }
 
@@ -216,17 +236,28 @@ impl Run {
         let undo = (0..)
             .zip(&self.undo)
             .map(|(n, undo)| (Direction::Compensation(n), &undo.lane));
+        let children = (0..)
+            .zip(&self.children)
+            .map(|(n, child)| (Direction::Child(n), &child.undo.lane));
         [
             (Direction::Transaction, &self.transaction),
             (Direction::Probe, &self.probe),
         ]
         .into_iter()
         .chain(undo)
+        .chain(children)
     }
 
-    /// The first compensation that is not done.
-    pub(super) fn next_undo(&self) -> Option<(u16, &Undo)> {
-        (0..).zip(&self.undo).find(|(_, undo)| !undo.done)
+    /// What is to be undone next: the youngest child, or behind them the first compensation that is not done.
+    pub(super) fn next_undo(&self, step: &Step) -> Option<(Direction, &Undo)> {
+        let children = (0..).zip(&self.children);
+        let child = children.filter(|(_, child)| !child.undo.done).last();
+        if let Some((n, child)) = child {
+            return Some((Direction::Child(n), &child.undo));
+        }
+        let mut own = (0..).zip(&self.undo).filter(|_| self.sends_undo(step));
+        let (n, undo) = own.find(|(_, undo)| !undo.done)?;
+        Some((Direction::Compensation(n), undo))
     }
 
     /// Remembers that attempt's answer as one that may still come.

@@ -31,7 +31,7 @@ impl Saga {
 
     /// No further step's compensation may start.
     pub(super) fn undoes_its_most(&self) -> bool {
-        let flies = |run: &&Run| run.undo.iter().any(|undo| undo.lane.flight.is_some());
+        let flies = |run: &&Run| run.undos().any(|undo| undo.lane.flight.is_some());
         self.runs.iter().filter(flies).count() >= self.at_once
     }
 }

@@ -27,7 +27,10 @@
 //!   `reply_timeout` after the saga began, whatever it waits for (a pivot that must be known, a step behind it, an operator's
 //!   pause): with the failure's reply, whose `saga.outcome` says where the saga stands. That stays its answer, also if
 //!   the saga commits in the end.
-//! - Terminal states never change. An outcome that comes later is not looked at.
+//! - Terminal states never change. An outcome that comes later is not looked at. The one exception: a saga that is nested in another
+//!   is undone by it also after it was committed, unless its pivot is applied ([`Input::Revoked`]). What its caller was answered stays.
+//! - Sagas that began for a step ([`Input::Nested`]) are undone before the step's own compensations, the youngest first, whatever the
+//!   step's outcome was. None may begin any more once compensation has.
 //! - After a restart any step that the records call unsettled may have been sent in a tail that was lost: it counts as
 //!   unknown. Pivots are the exception, since their intents are made durable before each attempt.
 //! - The first intents of a saga, and of one that a restart takes up, each attempt of its pivot, the first attempt of each round
@@ -53,6 +56,7 @@ mod headers;
 mod lane;
 mod limit;
 mod listen;
+mod nested;
 mod pivot;
 mod summary;
 
@@ -83,8 +87,10 @@ pub struct Saga {
     gap: Option<String>,
     /// Something that was sent since the saga began, or was taken up, has ended: its first intents were durable.
     heard: bool,
-    /// A restart or an operator wants it undone.
+    /// A restart, an operator or the saga above wants it undone.
     abort: Option<String>,
+    /// The saga that it is nested in undoes it.
+    revoked: bool,
     turned: Option<Turned>,
     compensating: Option<Timestamp>,
     /// The caller has waited long enough.
@@ -302,7 +308,8 @@ impl Saga {
     /// operator's decision, can't be taken now.
     pub fn decide(&mut self, input: Input, now: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
-        if self.ended.is_some() {
+        let revocable = input == Input::Revoked && self.ended == Some(SagaState::Committed);
+        if self.ended.is_some() && !revocable {
             return events;
         }
         if self.take(input, now, &mut events) {
@@ -344,6 +351,7 @@ impl Saga {
             gap: None,
             heard: false,
             abort: None,
+            revoked: false,
             turned: None,
             compensating: None,
             overdue: false,

@@ -13,8 +13,9 @@ use crate::saga::plan::{
 };
 use bytes::Bytes;
 
-/// What the trigger's trace is carried on from, in each message (W3C Trace Context).
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+/// What Qbox itself reads of a trigger: what its trace is carried on from, in each message (W3C Trace Context), and the step that it
+/// was sent for ([`Trigger::parent`]).
+const ALWAYS: [&str; 4] = ["traceparent", "tracestate", "x-qbox-transactionid", "x-qbox-step"];
 
 /// What a plan needs of its trigger and of each step's answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,7 +127,7 @@ impl Needs {
             request: Request {
                 method: request.method.clone(),
                 url: if url { request.url.clone() } else { String::new() },
-                headers: parts.headers(&request.headers, &TRACE),
+                headers: parts.headers(&request.headers, &ALWAYS),
                 body: parts.body(&request.body),
             },
             path: trigger.path.clone(),

@@ -98,7 +98,7 @@ impl Secrets {
                 let parts = match direction {
                     Direction::Transaction | Direction::Probe => needs.answers.get(step.index()),
                     // Nobody reads it again.
-                    Direction::Compensation(_) => None,
+                    Direction::Compensation(_) | Direction::Child(_) => None,
                 };
                 (parts.unwrap_or(&nothing), None, &response.headers, &response.body)
             }

@@ -166,3 +166,41 @@ async fn a_file_of_version_1_is_brought_up_to_date() {
     assert_eq!(stored(&journal), [(1, 4)]);
     assert_eq!(journal.ended(SagaId(2)).unwrap(), Some(outline(2)));
 }
+
+/// In both journals, before and after the file was closed.
+#[tokio::test]
+async fn those_begun_for_another_are_found_and_may_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let journals = both(folder.path()).await;
+    let above = SagaId(9_000);
+    for journal in &journals {
+        let found: Vec<_> = journal.children(above).unwrap();
+        assert_eq!(found, [varied(4), varied(8), varied(12)]);
+        assert_eq!(journal.children(SagaId(1)).unwrap(), []);
+        journal.reopen(SagaId(4)).unwrap();
+        assert!(journal.reopen(SagaId(400)).is_err());
+        journal.append(SagaId(4), 3, &[skipped(3)]).unwrap();
+        let open = journal.open().map(|history| history.unwrap());
+        let again = open
+            .into_iter()
+            .find(|history| history.saga == SagaId(4))
+            .unwrap();
+        assert_eq!(again.events.len(), 4);
+    }
+    drop(journals);
+    let journal = open(folder.path());
+    assert_eq!(journal.ended(SagaId(4)).unwrap(), None, "it goes on");
+    assert_eq!(journal.ended_with(&[4; 32]).unwrap(), None);
+    assert_eq!(journal.children(above).unwrap(), [varied(8), varied(12)]);
+    let ended = Outline {
+        revoked: true,
+        ..varied(4)
+    };
+    journal.finish(ended.clone());
+    assert_eq!(journal.children(above).unwrap()[0], ended, "queued or not");
+    drop(journal);
+    assert_eq!(
+        open(folder.path()).children(above).unwrap(),
+        [ended, varied(8), varied(12)]
+    );
+}

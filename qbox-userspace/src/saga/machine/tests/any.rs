@@ -4,7 +4,7 @@ use super::ledger::Ledger;
 use super::world::{World, answer, compensation, key, outcome, plan, probe, retry, step, trigger};
 use crate::saga::{
     AttemptEnd, Call, Class, CompensateWhen, Condition, Direction, Event, Input, Kind, OnRecovery,
-    OperatorAction, Plan, RetryOn, SagaState, StepId, StepState, Template, Test, UndoState,
+    OperatorAction, Plan, RetryOn, SagaId, SagaState, StepId, StepState, Template, Test, UndoState,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -177,6 +177,7 @@ impl Story {
             }
             16 => self.crash(which, how),
             17 => self.operator(which, how),
+            19 => self.nest(which, how),
             18 => self.world.now = self.world.now.after(Duration::from_millis(u64::from(how))),
             _ => {}
         }
@@ -198,6 +199,10 @@ impl Story {
             (Direction::Transaction, 5) => {
                 self.hanging.push(call.clone());
                 AttemptEnd::TimedOut
+            }
+            (Direction::Child(_), 0..=4) => {
+                self.ledger.effect(call);
+                answer(200, "")
             }
             (Direction::Compensation(_), 0..=5) => {
                 let found = self.ledger.effect(call);
@@ -229,6 +234,23 @@ impl Story {
             usize::from(which / 2) % (loose + 1)
         };
         self.world.crash(self.world.journal.len() - lost);
+    }
+
+    /// A saga begins for a step, if it is let; or the one above undoes this one.
+    fn nest(&mut self, which: u8, how: u8) {
+        if how.is_multiple_of(5) {
+            self.world.input(Input::Revoked);
+            return;
+        }
+        let step = StepId(u16::from(which) % self.world.plan.steps.len() as u16);
+        let child = SagaId(u128::from(how));
+        let undoing = self.world.saga.state() != SagaState::Running;
+        if !self.world.input(Input::Nested(step, child)).is_empty() {
+            // It waits for that.
+            self.world.durable = self.world.journal.len();
+            self.ledger.nest(step);
+            assert!(!undoing || self.world.saga.state() == SagaState::Stuck);
+        }
     }
 
     /// Nothing waits for the record of a pivot's late success; who loses it can't know of it. Not held against the machine.

@@ -15,6 +15,8 @@ struct Entry {
     by_hand: bool,
     /// What it did that each compensation undoes.
     parts: Vec<bool>,
+    /// The sagas that were begun for it: whether what each did is still there.
+    children: Vec<bool>,
 }
 
 impl Ledger {
@@ -23,6 +25,7 @@ impl Ledger {
             happened: false,
             by_hand: false,
             parts: vec![false; step.compensations.len()],
+            children: Vec::new(),
         };
         Self(world.plan.steps.iter().map(entry).collect())
     }
@@ -37,6 +40,7 @@ impl Ledger {
                 true
             }
             Direction::Compensation(n) => std::mem::replace(&mut entry.parts[usize::from(n)], false),
+            Direction::Child(n) => std::mem::replace(&mut entry.children[usize::from(n)], false),
             Direction::Probe => true,
         }
     }
@@ -45,8 +49,14 @@ impl Ledger {
         self.0[step.index()].happened
     }
 
+    /// A saga begins for the step, and does what it does.
+    pub(super) fn nest(&mut self, step: StepId) {
+        self.0[step.index()].children.push(true);
+    }
+
     /// An operator undid it.
     pub(super) fn undo_by_hand(&mut self, step: StepId) {
+        self.0[step.index()].children.fill(false);
         self.0[step.index()].parts.fill(false);
         self.0[step.index()].by_hand = true;
     }
@@ -72,7 +82,7 @@ impl Ledger {
         // What is before a pivot that nobody knows of may have to stay.
         let open = Self::open_pivots(world).next().is_some();
         for (entry, (step, view)) in self.0.iter().zip(world.plan.steps.iter().zip(world.saga.steps())) {
-            let there = entry.parts.iter().any(|part| *part);
+            let there = entry.parts.iter().chain(&entry.children).any(|part| *part);
             let why = format!("{state:?}, {view:?}, {entry:?}\n{:#?}", world.journal);
             match state {
                 SagaState::Committed => {
@@ -82,6 +92,10 @@ impl Ledger {
                     );
                     let applied = view.state == StepState::Applied;
                     assert!(applied == entry.happened || entry.by_hand, "{why}");
+                    assert!(
+                        entry.children.iter().all(|child| *child) || entry.by_hand,
+                        "{why}"
+                    );
                     assert!(!applied || entry.parts.iter().all(|part| *part), "{why}");
                 }
                 SagaState::Compensated => {
@@ -96,10 +110,11 @@ impl Ledger {
                     let may_have = matches!(view.state, StepState::Applied | StepState::Unknown);
                     let has = !step.compensations.is_empty() && step.kind == Kind::Compensatable;
                     let undone = view.undo == UndoState::Undone;
-                    assert!(undone || !(may_have && has), "not undone: {why}");
+                    let nested = !entry.children.is_empty();
+                    assert!(undone || !(may_have && has || nested), "not undone: {why}");
                     let always = step.compensate_when == CompensateWhen::Always;
                     assert!(
-                        (may_have || always) && !skipped || !undone,
+                        (may_have || always || nested) && !skipped || !undone,
                         "undone for nothing: {why}"
                     );
                 }

@@ -319,6 +319,7 @@ impl World {
             Direction::Transaction => format!("{step}{again}"),
             Direction::Probe => format!("{step}?{again}"),
             Direction::Compensation(n) => format!("{step}!{n}{again}"),
+            Direction::Child(n) => format!("{step}/{n}{again}"),
         }
     }
 

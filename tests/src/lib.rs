@@ -13,6 +13,7 @@
 //! what was tried.
 
 mod admin;
+mod authority;
 pub mod bench;
 mod bpffs;
 mod cgroup;
@@ -34,6 +35,7 @@ pub mod topology;
 mod world;
 
 pub use admin::{Admin, Answer};
+pub use authority::{Authority, Shown};
 pub use bpffs::ensure_bpffs;
 pub use dialler::Dialler;
 pub use explicit::ExplicitWorld;

@@ -23,7 +23,7 @@ use crate::keys::Keys;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State, Triggers};
 use crate::saga::{Durability, Plan};
-use crate::upstream::{self, Breaker, Hosts, Upstream};
+use crate::upstream::{self, Breaker, Hosts, Services, Upstream};
 use anyhow::{Context, bail};
 use entrance::Entrance;
 use reload::Reloader;
@@ -109,7 +109,10 @@ async fn serve(
     }
     let hosts = hosts(config)?;
     let coming = Arc::new(Coming::default());
-    let runner = runner(config, keys(config)?, Arc::clone(&coming) as _, hosts.clone());
+    let services = Arc::new(Services::load(&config.upstream.services)?);
+    let upstream = upstream(config, hosts.clone());
+    upstream.know(Arc::clone(&services));
+    let runner = runner(config, keys(config)?, Arc::clone(&coming) as _, upstream.clone());
     let plans: Vec<Arc<Plan>> = sagas.iter().map(|saga| Arc::clone(&saga.plan)).collect();
     let loaded: Vec<(Definition, String)> = sagas
         .into_iter()
@@ -151,6 +154,7 @@ async fn serve(
         config.clone(),
         loaded,
         gateway,
+        (upstream, services),
         &entrance,
         level,
     ));
@@ -388,9 +392,9 @@ fn keys(config: &Config) -> anyhow::Result<Keys> {
     }
 }
 
-fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, hosts: Hosts) -> Runner {
+fn upstream(config: &Config, hosts: Hosts) -> Upstream {
     let limits = &config.limits;
-    let upstream = Upstream::new(upstream::Settings {
+    Upstream::new(upstream::Settings {
         hosts,
         max_idle_per_upstream: limits.upstream_connections,
         idle_timeout: config.upstream.idle_timeout,
@@ -404,10 +408,13 @@ fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, hosts: Hosts) 
             open_for: config.upstream.breaker.open_for,
         },
         ..upstream::Settings::default()
-    });
+    })
+}
+
+fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, upstream: Upstream) -> Runner {
     let settings = runner::Settings {
-        in_flight: limits.sagas_in_flight,
-        steps_in_flight: limits.steps_in_flight,
+        in_flight: config.limits.sagas_in_flight,
+        steps_in_flight: config.limits.steps_in_flight,
         retain: Retain {
             age: config.journal.keep,
             ..Retain::default()

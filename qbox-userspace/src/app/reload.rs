@@ -1,5 +1,5 @@
-//! What is loaded, and how other files come into force while Qbox runs: the definitions first, then the capture of their
-//! triggers' ports, so that whatever is captured meets its definition.
+//! What is loaded, and how other files come into force while Qbox runs: what is known of services, the definitions, and then the
+//! capture of their triggers' ports, so that whatever is captured meets its definition.
 //!
 //! Files that can't be used change nothing but what is said of them. Sagas that run keep their plan. Everything blocks.
 
@@ -10,6 +10,7 @@ use crate::config::{self, CaptureMode, Config, Limits, Loaded, LoadedSaga};
 use crate::gateway::{self, Definition, Gateway};
 use crate::intercept::Capture;
 use crate::saga::{Plan, PlanHash, Timestamp};
+use crate::upstream::{Services, Upstream};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub(super) struct Reloader {
     /// As this process began with it; of what can change under way, as it is now.
     state: Mutex<State>,
     gateway: Arc<Gateway>,
+    upstream: Upstream,
     /// Gone when Qbox stops, or never there (explicit mode).
     capture: Weak<Capture>,
     level: logs::Level,
@@ -39,6 +41,8 @@ pub(super) struct Reloader {
 struct State {
     config: Config,
     held: Vec<Held>,
+    /// As the upstream room has them.
+    services: Arc<Services>,
     /// Qbox is stopping: nothing changes any more.
     closed: bool,
 }
@@ -72,6 +76,7 @@ impl Reloader {
         config: Config,
         loaded: Vec<(Definition, String)>,
         gateway: Arc<Gateway>,
+        (upstream, services): (Upstream, Arc<Services>),
         entrance: &Entrance,
         level: logs::Level,
     ) -> Self {
@@ -94,9 +99,11 @@ impl Reloader {
             state: Mutex::new(State {
                 config,
                 held,
+                services,
                 closed: false,
             }),
             gateway,
+            upstream,
             capture: entrance.capture(),
             level,
             told: ArcSwap::from_pointee(told),
@@ -108,10 +115,13 @@ impl Reloader {
         self.told.load_full()
     }
 
-    /// The configuration's file and the folder of the sagas, for whoever watches them.
-    pub(super) fn places(&self) -> (PathBuf, PathBuf) {
+    /// The configuration's file and those that it names, and the folder of the sagas, for whoever watches them.
+    pub(super) fn places(&self) -> (Vec<PathBuf>, PathBuf) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.options.config.clone(), state.config.sagas.clone())
+        let services = state.config.upstream.services.iter();
+        let files = services.flat_map(config::Service::files).cloned();
+        let files = std::iter::once(self.options.config.clone()).chain(files);
+        (files.collect(), state.config.sagas.clone())
     }
 
     /// Waits for a reload that is under way; there will be no further one.
@@ -148,6 +158,8 @@ impl Reloader {
         if self.options.explicit {
             config.capture.mode = CaptureMode::Explicit;
         }
+        let services = Services::load(&config.upstream.services).map_err(|error| error.to_string())?;
+        let known = !services.are(&state.services);
         let now = now();
         let held = hold(&state.held, sagas, now).map_err(|error| error.to_string())?;
         let difference = difference(&state.held, &held);
@@ -171,9 +183,15 @@ impl Reloader {
         if releveled {
             (self.level)(&config.log.level)?;
         }
+        if known {
+            let services = Arc::new(services);
+            self.upstream.know(Arc::clone(&services));
+            state.services = services;
+        }
         let needs_restart = needs_restart(&state.config, &config);
         let before = self.told.load();
-        let anything = adjusted || releveled || !difference.is_empty() || config.sagas != state.config.sagas;
+        let moved = config.sagas != state.config.sagas;
+        let anything = adjusted || releveled || known || moved || !difference.is_empty();
         if anything || before.error.is_some() || before.needs_restart != needs_restart {
             if !report.diagnostics.is_empty() {
                 tracing::warn!("the files can be used, but:\n{}", report.render(false));
@@ -186,7 +204,14 @@ impl Reloader {
                 changed,
                 removed,
             } = &difference;
-            tracing::info!(sagas = held.len(), ?added, ?changed, ?removed, "reloaded");
+            tracing::info!(
+                sagas = held.len(),
+                ?added,
+                ?changed,
+                ?removed,
+                services = known,
+                "reloaded"
+            );
         }
         let told = Definitions {
             definitions: show(&held),
@@ -312,6 +337,10 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         depth: limits.depth,
         ..running.limits.clone()
     };
+    let same_upstream = config::Upstream {
+        services: upstream.services.clone(),
+        ..running.upstream.clone()
+    };
     [
         ("grace", *grace != running.grace),
         ("state_dir", *state_dir != running.state_dir),
@@ -320,7 +349,7 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         ("explicit", *explicit != running.explicit),
         ("limits", *limits != same_limits),
         ("proxy", *proxy != running.proxy),
-        ("upstream", *upstream != running.upstream),
+        ("upstream", *upstream != same_upstream),
         ("admin", *admin != running.admin),
         ("secrets", *secrets != running.secrets),
         ("log.format", *format != running.log.format),
@@ -342,6 +371,10 @@ fn running(before: &Config, read: Config) -> Config {
             trigger_body: read.limits.trigger_body,
             depth: read.limits.depth,
             ..before.limits.clone()
+        },
+        upstream: config::Upstream {
+            services: read.upstream.services,
+            ..before.upstream.clone()
         },
         ..before.clone()
     }

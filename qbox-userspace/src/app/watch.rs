@@ -61,8 +61,8 @@ fn watch(reloader: &Weak<Reloader>) {
     let mut seen = None;
     let mut told = true;
     while let Some(reloader) = reloader.upgrade() {
-        let (config, sagas) = reloader.places();
-        let (places, looks) = (places(&config, &sagas), looks(&config, &sagas));
+        let (files, sagas) = reloader.places();
+        let (places, looks) = (places(&files, &sagas), looks(&files, &sagas));
         if told || seen != Some(looks) || watched.places != places {
             // Before the reading, so that what comes after it is told.
             watched.follow(places);
@@ -199,17 +199,17 @@ impl Places {
     }
 }
 
-fn places(config: &Path, sagas: &Path) -> Places {
+fn places(files: &[PathBuf], sagas: &Path) -> Places {
     let mut places = Places::default();
-    let mut links = 0;
-    places.add(config, &mut links);
-    places.add(sagas, &mut links);
+    for path in files.iter().map(PathBuf::as_path).chain([sagas]) {
+        places.add(path, &mut 0);
+    }
     places.folders.insert(sagas.to_owned());
     places
 }
 
 /// What the files look like from outside. A link counts as what it leads to.
-fn looks(config: &Path, sagas: &Path) -> u64 {
+fn looks(files: &[PathBuf], sagas: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     let mut paths: Vec<PathBuf> = fs::read_dir(sagas)
         .into_iter()
@@ -218,7 +218,7 @@ fn looks(config: &Path, sagas: &Path) -> u64 {
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     paths.sort();
-    paths.push(config.to_owned());
+    paths.extend_from_slice(files);
     for path in paths {
         path.hash(&mut hasher);
         let looks = fs::metadata(&path).ok();
@@ -240,7 +240,7 @@ mod tests {
         let root = fs::canonicalize(folder.path()).unwrap();
         fs::create_dir_all(root.join("releases/1/sagas")).unwrap();
         symlink("releases/1", root.join("current")).unwrap();
-        let places = places(&root.join("qbox.toml"), &root.join("current/sagas"));
+        let places = places(&[root.join("qbox.toml")], &root.join("current/sagas"));
         for watched in [
             root.clone(),
             root.join("releases"),
@@ -262,7 +262,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         symlink("b", folder.path().join("a")).unwrap();
         symlink("a", folder.path().join("b")).unwrap();
-        let places = places(&folder.path().join("a"), &folder.path().join("b"));
+        let places = places(&[folder.path().join("a")], &folder.path().join("b"));
         assert!(places.folders.len() < 10);
     }
 
@@ -272,7 +272,7 @@ mod tests {
         let sagas = folder.path().join("sagas");
         fs::create_dir(&sagas).unwrap();
         let mut watched = Watched::default();
-        watched.follow(places(&folder.path().join("qbox.toml"), &sagas));
+        watched.follow(places(&[folder.path().join("qbox.toml")], &sagas));
         let inotify = watched.inotify.as_ref().unwrap();
         let told = |write: PathBuf| {
             fs::write(write, "x").unwrap();
@@ -282,9 +282,9 @@ mod tests {
         assert!(!told(folder.path().join("log")));
         assert!(told(sagas.join("a.toml")));
         assert!(told(folder.path().join("qbox.toml")));
-        let before = looks(&folder.path().join("qbox.toml"), &sagas);
+        let before = looks(&[folder.path().join("qbox.toml")], &sagas);
         fs::write(sagas.join("a.toml"), "longer").unwrap();
-        assert_ne!(before, looks(&folder.path().join("qbox.toml"), &sagas));
+        assert_ne!(before, looks(&[folder.path().join("qbox.toml")], &sagas));
         assert!(watched.changed());
     }
 }

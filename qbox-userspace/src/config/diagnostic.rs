@@ -106,8 +106,8 @@ pub enum Code {
     HeaderValue = 25,
     /// A header that Qbox itself writes.
     ReservedHeader = 26,
-    /// A step that asks for https, which Qbox does not speak yet.
-    HttpsStep = 27,
+    /// A file of a service's certificates or credentials that can't be read.
+    ServiceFile = 28,
     /// Not a status.
     Status = 30,
     /// Not a cause to retry.

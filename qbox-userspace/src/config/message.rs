@@ -27,6 +27,12 @@ const FRAMING: &[&str] = &[
 /// Headers that every request of a saga carries, beside all that begin with `x-qbox-`.
 const OWN: &[&str] = &["idempotency-key", "traceparent"];
 
+/// Whether Qbox itself writes a header of that name.
+pub(super) fn is_reserved(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    FRAMING.contains(&lower.as_str()) || OWN.contains(&lower.as_str()) || lower.starts_with("x-qbox-")
+}
+
 /// A request with a method, a URL, headers and a body.
 pub(super) fn request(context: &Context<'_>, node: &Node<'_>, place: Place) -> Option<RequestTemplate> {
     let table = node.table("this request")?;

@@ -24,6 +24,7 @@ mod saga_file;
 #[cfg(test)]
 mod saga_tests;
 mod schema;
+mod service;
 mod step;
 mod trigger;
 mod units;
@@ -45,6 +46,8 @@ pub use schema::saga_schema;
 
 pub(crate) use step::refused as default_refused;
 pub(crate) use units::{DURATION_HELP, duration};
+
+pub use service::{Credential, CredentialScheme, Service};
 
 use crate::saga::{Plan, PlanHash, RetryPolicy};
 use sha2::{Digest, Sha256};
@@ -169,16 +172,19 @@ mod tests {
             "[proxy]",
             "[upstream]",
             "[upstream.breaker]",
+            "[[upstream.service]]",
             "[admin]",
             "[secrets]",
             "[log]",
         ];
         for section in sections {
             let (_, findings) = parse(&format!("{section}\n\"?\" = 1\n"));
-            let known = findings[0].help.strip_prefix("known here: ").unwrap();
+            let mut helps = findings.iter().map(|finding| finding.help.as_str());
+            let known = helps.find_map(|help| help.strip_prefix("known here: ")).unwrap();
             for key in known.split(", ").map(|key| key.trim_matches('`')) {
                 let body = text
                     .split_once(&format!("\n{section}\n"))
+                    .or_else(|| text.split_once(&format!("\n# {section}\n")))
                     .map_or(text, |(_, behind)| behind);
                 let body = body.split_once("\n[").map_or(body, |(body, _)| body);
                 let there = body
@@ -188,7 +194,9 @@ mod tests {
                     Some(above) => format!("{above}.{key}]"),
                     None => format!("[{key}]"),
                 };
-                assert!(there || sections.contains(&below.as_str()), "{section} {key}");
+                let below = [below.clone(), format!("[{below}]")];
+                let a_section = below.iter().any(|below| sections.contains(&below.as_str()));
+                assert!(there || a_section, "{section} {key}");
             }
         }
     }

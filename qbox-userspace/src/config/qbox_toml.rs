@@ -2,6 +2,7 @@
 //! `config/qbox.toml` documents each. Knows nothing of what a saga file holds.
 
 use super::diagnostic::Code;
+use super::service::{self, Service};
 use super::walk::{Node, Sink, Table};
 use crate::keys::Keys;
 use crate::saga;
@@ -155,6 +156,8 @@ pub struct Upstream {
     pub lingering: usize,
     /// `[upstream.breaker]`.
     pub breaker: Breaker,
+    /// `[[upstream.service]]`.
+    pub services: Vec<Service>,
 }
 
 /// `[upstream.breaker]`: when connecting to a service is given up for a while.
@@ -269,6 +272,7 @@ impl Default for Config {
                     failures: 5,
                     open_for: 5 * SECOND,
                 },
+                services: Vec::new(),
             },
             admin: Admin {
                 listen: loopback(9901),
@@ -409,6 +413,7 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         set(&mut upstream.lingering, t.get("lingering"), |n| {
             usize::try_from(n.integer(0, 1_000_000)?).ok()
         });
+        upstream.services = service::services(sink, t, &folder);
         let breaker = t.get("breaker");
         if let Some(t) = breaker.and_then(|node| node.table("[upstream.breaker]")) {
             let breaker = &mut upstream.breaker;

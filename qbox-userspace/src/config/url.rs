@@ -90,7 +90,7 @@ fn cut(sink: &Sink, text: &Text<'_>) -> Option<Cut> {
 }
 
 /// Checks `host[:port]`; gives the host and the port, if one is named.
-fn authority<'t>(sink: &Sink, text: &Text<'t>) -> Option<(&'t str, Option<u16>)> {
+pub(super) fn authority<'t>(sink: &Sink, text: &Text<'t>) -> Option<(&'t str, Option<u16>)> {
     let value = text.value;
     let bad = |range: Range<usize>, message: &str, help: &str| {
         sink.error(Code::Url, text.at(range), message, "", help);
@@ -194,11 +194,6 @@ pub(super) fn template(context: &Context<'_>, text: &Text<'_>, place: Place) -> 
     let cut = cut(sink, text)?;
     let path = text.part(cut.path.clone());
     let query = cut.query.map(|range| text.part(range));
-    if matches!(cut.scheme, Scheme::Https) {
-        let message = "Qbox does not speak https to services yet: this request could never be sent";
-        let help = "write http://, or send it to something near that adds TLS";
-        sink.error(Code::HttpsStep, text.at(0..5), message, "", help);
-    }
     // Each is looked at even if another one is wrong: all mistakes are to be named at once.
     let host = authority(sink, &text.part(cut.authority.clone()));
     let path_fits = characters(sink, &path, "");

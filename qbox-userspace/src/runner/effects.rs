@@ -39,6 +39,7 @@ pub(super) async fn carry_out(
             via: &via,
             destination,
             timeout: call.timeout,
+            credentials: !call.forward,
             // What has to be undone waits for a service that isn't there; what goes forward fails fast.
             patient: matches!(call.direction, Direction::Compensation(_)),
         })

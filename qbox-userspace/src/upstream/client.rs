@@ -8,12 +8,16 @@ use super::gate::{self, Gate, Stats};
 use super::linger::{Late, Lingering, Talk};
 use super::pool::{Bounds, Key, Pool};
 use super::resolve::{Hosts, resolve};
+use super::services::{Known, Services};
 use super::target::Target;
+use super::tls::Tls;
+use super::wire::Wire;
+use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 /// The client's limits.
@@ -79,6 +83,8 @@ pub struct Outgoing<'a> {
     pub destination: Option<SocketAddr>,
     /// The whole exchange, from the wait for a place to the answer's last byte.
     pub timeout: Duration,
+    /// Show the service the credentials that are known for it. Not with what somebody else has sent, to where it wants.
+    pub credentials: bool,
     /// Waits, as for a place, where the service's circuit is open. Others are turned away at once.
     pub patient: bool,
 }
@@ -99,7 +105,8 @@ pub struct Answer {
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Certainly not a byte of it left this machine. Says why.
+    /// Certainly not a byte of it left this machine, or nobody has read it: the service refused the TLS that it came under.
+    /// Says why.
     NotSent(String),
     /// Nor here, and nobody tried: as many calls as may be are in flight, or the service's circuit is open. Says which.
     Held(String),
@@ -123,6 +130,9 @@ struct Shared {
     pool: Arc<Pool>,
     gate: Gate,
     lingering: Lingering,
+    services: ArcSwap<Services>,
+    /// TLS with whom nothing is known of; made when it is first asked for.
+    common: OnceCell<Tls>,
 }
 
 impl Upstream {
@@ -145,8 +155,15 @@ impl Upstream {
                 settings,
                 pool,
                 gate,
+                services: ArcSwap::default(),
+                common: OnceCell::new(),
             }),
         }
+    }
+
+    /// From now on these are known; idle connections that were made with other certificates are not used again.
+    pub fn know(&self, services: Arc<Services>) {
+        self.shared.services.store(services);
     }
 
     /// Sends a request once and waits for its end. (Once: only where an idle connection turns out to be dead before it took
@@ -160,7 +177,13 @@ impl Upstream {
         let Shared {
             settings, pool, gate, ..
         } = &*self.shared;
-        let key = Key::new(call.via, place(&call, &target));
+        let known = self
+            .shared
+            .services
+            .load()
+            .find(target.host, target.port)
+            .cloned();
+        let key = Key::new(call.via, place(&call, &target), target.secure);
         let deadline = Instant::now() + call.timeout;
         // What is sent when the time is nearly over has an outcome that nobody knows: half of it is left.
         let turn = Instant::now() + call.timeout / 2;
@@ -169,19 +192,28 @@ impl Upstream {
             Err(cause) => return (End::Held(cause), None),
         };
         // Thousands may wait at the gate: what an exchange needs is made behind it, and on the heap.
-        let prepared = match prepare(&call, &target) {
+        let credentials = known.as_ref().filter(|_| call.credentials);
+        let credentials = credentials.map_or(&[][..], |known| &known.credentials);
+        let prepared = match prepare(&call, &target, credentials) {
             Ok(prepared) => prepared,
             Err(cause) => return (End::NotSent(cause.to_owned()), None),
         };
         let late = || format!("no connection to {} within {:?}", key.place(), call.timeout);
+        let tls = match Box::pin(self.tls(&target, known.as_deref())).await {
+            Ok(tls) => tls,
+            Err(cause) => return (End::NotSent(cause), None),
+        };
         let mut fresh = false;
         loop {
-            let idle = if fresh { None } else { pool.take(&key) };
+            let mut idle = if fresh { None } else { pool.take(&key) };
+            while idle.as_ref().is_some_and(|wire| !wire.is_as(tls.as_ref())) {
+                idle = pool.take(&key);
+            }
             fresh = idle.is_none();
             let stream = match idle {
                 Some(stream) => stream,
                 None => {
-                    let connect = Box::pin(connect(settings, &call, &target, deadline));
+                    let connect = Box::pin(connect(settings, &call, &target, tls.as_ref(), deadline));
                     let connected = timeout_at(deadline, connect).await;
                     match connected.unwrap_or_else(|_| Err(late())) {
                         Ok(stream) => stream,
@@ -201,6 +233,9 @@ impl Upstream {
                 pass.connected();
             }
             return match ended {
+                Some((Err(fault), _)) if fresh && fault.is_refusal() => {
+                    (End::NotSent(fault.to_string()), None)
+                }
                 Some((result, stream)) if result.is_ok() || talk.has_begun() => {
                     (self.finish(result, &key, stream), None)
                 }
@@ -231,7 +266,24 @@ impl Upstream {
         stats
     }
 
-    pub(super) fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: &Key, stream: TcpStream) -> End {
+    /// How to speak TLS with it, if that is asked for.
+    async fn tls(&self, target: &Target<'_>, known: Option<&Known>) -> Result<Option<Tls>, String> {
+        if !target.secure {
+            return Ok(None);
+        }
+        if let Some(tls) = known.and_then(|known| known.tls.clone()) {
+            return Ok(Some(tls));
+        }
+        let made = self.shared.common.get_or_try_init(|| async {
+            // It reads the disk.
+            let made = tokio::task::spawn_blocking(|| Tls::new(None, None)).await;
+            made.map_err(|error| error.to_string())?
+                .map_err(|wrong| wrong.into_why())
+        });
+        made.await.cloned().map(Some)
+    }
+
+    pub(super) fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: &Key, stream: Wire) -> End {
         match result {
             Ok((answer, reuse)) => {
                 if let Reuse::For(said) = reuse {
@@ -265,8 +317,9 @@ async fn connect(
     settings: &Settings,
     call: &Outgoing<'_>,
     target: &Target<'_>,
+    tls: Option<&Tls>,
     deadline: Instant,
-) -> Result<TcpStream, String> {
+) -> Result<Wire, String> {
     let addresses = match call.destination {
         Some(address) => vec![address],
         None => resolve(&settings.hosts, target.host, target.port)
@@ -278,9 +331,21 @@ async fn connect(
         // An address that swallows packets leaves the others their share of the time.
         let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - at) as u32;
         let share = share.min(settings.connect_timeout);
-        match timeout_at(Instant::now() + share, dial(call.via, *address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = format!("connecting to {address}: {error}"),
+        let made = async {
+            let stream = dial(call.via, *address)
+                .await
+                .map_err(|error| format!("connecting to {address}: {error}"))?;
+            let Some(tls) = tls else {
+                return Ok(Wire::Plain(stream));
+            };
+            match tls.handshake(target.host, stream).await {
+                Ok(stream) => Ok(Wire::Tls(Box::new(stream), tls.generation)),
+                Err(error) => Err(format!("TLS with {} at {address}: {error}", target.host)),
+            }
+        };
+        match timeout_at(Instant::now() + share, Box::pin(made)).await {
+            Ok(Ok(wire)) => return Ok(wire),
+            Ok(Err(cause)) => last = cause,
             Err(_) => last = format!("connecting to {address}: no answer within {share:.1?}"),
         }
     }
@@ -288,7 +353,13 @@ async fn connect(
 }
 
 /// Request line, `Host`, the fields, and the framing (RFC 9112, 3 and 6).
-fn prepare(call: &Outgoing<'_>, target: &Target<'_>) -> Result<Prepared, &'static str> {
+///
+/// A credential stands in for a field of its name that the message has.
+fn prepare(
+    call: &Outgoing<'_>,
+    target: &Target<'_>,
+    credentials: &[(String, Bytes)],
+) -> Result<Prepared, &'static str> {
     if !is_token(call.method) {
         return Err("the method is no token");
     }
@@ -304,7 +375,11 @@ fn prepare(call: &Outgoing<'_>, target: &Target<'_>) -> Result<Prepared, &'stati
     ] {
         head.put_slice(part.as_bytes());
     }
-    for (name, value) in call.headers {
+    let own = call.headers.iter().filter(|(name, _)| {
+        let replaced = |(other, _): &(String, Bytes)| other.eq_ignore_ascii_case(name);
+        !credentials.iter().any(replaced)
+    });
+    for (name, value) in own.chain(credentials) {
         // The body is sent at once, so nothing is to be expected before it.
         if is_framing(name) || name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("expect") {
             continue;

@@ -3,6 +3,7 @@
 
 use super::body::{Chunk, Framing, Progress, Sink};
 use super::client::Answer;
+use super::tls;
 use bytes::{Bytes, BytesMut};
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,13 @@ pub(super) enum Fault {
     /// HTTP, but not as RFC 9112 has it.
     #[error("the answer is malformed: {0}")]
     Malformed(&'static str),
+}
+
+impl Fault {
+    /// The service has refused TLS, and so has read nothing of the request.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Io(error) if tls::is_refusal(error))
+    }
 }
 
 /// Whether the connection may carry another request.
@@ -95,6 +103,8 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
                 (Ok(()), answer) => answer,
                 // A service may answer (413, say) and close while we write: that is an answer.
                 (Err(_), Ok((answer, _))) => Ok((answer, Reuse::No)),
+                // Why it hung up, where it says so.
+                (Err(_), Err(fault)) if fault.is_refusal() => Err(fault),
                 (Err(error), Err(_)) => Err(Fault::Io(error)),
             }
         }

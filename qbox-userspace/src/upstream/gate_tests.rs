@@ -15,7 +15,7 @@ fn gate(per_key: usize) -> Arc<Gate> {
 }
 
 fn key(name: &str) -> Key {
-    Key::new(&Via::Node, name.to_owned())
+    Key::new(&Via::Node, name.to_owned(), false)
 }
 
 fn within(seconds: u64) -> Instant {

@@ -6,17 +6,17 @@
 use super::client::{End, Upstream};
 use super::exchange::{Fault, Prepared, Reuse, exchange};
 use super::pool::Key;
+use super::wire::Wire;
 use super::{Answer, Stats};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 /// How an exchange ended, and its connection.
-pub(super) type Ended = (Result<(Answer, Reuse), Fault>, TcpStream);
+pub(super) type Ended = (Result<(Answer, Reuse), Fault>, Wire);
 
 /// One exchange under way. Dropped, it closes its connection.
 pub(super) struct Talk {
@@ -26,7 +26,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(mut stream: TcpStream, request: Prepared, body_limit: usize) -> Self {
+    pub(super) fn new(mut stream: Wire, request: Prepared, body_limit: usize) -> Self {
         let written = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&written);
         Self {

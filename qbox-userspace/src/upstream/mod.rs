@@ -1,5 +1,5 @@
-//! Connections to services: from the node or from a pod's namespace, marked so that they are never captured; and the
-//! HTTP/1.1 client for the requests that are Qbox's own.
+//! Connections to services: from the node or from a pod's namespace, marked so that they are never captured; the HTTP/1.1
+//! client for the requests that are Qbox's own; TLS, and the credentials that services are shown.
 //!
 //! Knows no saga. Its one error type is [`End`]: every way in which a call can end is a value that the caller must
 //! tell apart, above all "not a byte left" ([`End::NotSent`], [`End::Held`]) from "nobody knows" ([`End::TimedOut`], [`End::Broken`]).
@@ -16,7 +16,12 @@ mod gate;
 mod linger;
 mod pool;
 mod resolve;
+mod services;
 mod target;
+mod tls;
+#[cfg(test)]
+mod tls_tests;
+mod wire;
 
 pub use circuit::Breaker;
 pub use client::{Answer, End, Outgoing, Settings, Upstream};
@@ -24,3 +29,4 @@ pub use dial::{MARK, Via, dial};
 pub use gate::{OpenCircuit, Stats};
 pub use linger::Late;
 pub use resolve::{Hosts, resolve};
+pub use services::{ServiceError, Services};

@@ -2,11 +2,10 @@
 //! be dead.
 
 use super::dial::Via;
+use super::wire::Wire;
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Connections with the same key are the same to a request.
@@ -16,15 +15,21 @@ pub(super) struct Key {
     namespace: Option<u64>,
     /// `host:port` as named, or the address where it is forced.
     place: String,
+    /// Under TLS.
+    secure: bool,
 }
 
 impl Key {
-    pub(super) fn new(via: &Via, place: String) -> Self {
+    pub(super) fn new(via: &Via, place: String, secure: bool) -> Self {
         let namespace = match via {
             Via::Node => None,
             Via::Pod(namespace) => Some(namespace.inode()),
         };
-        Self { namespace, place }
+        Self {
+            namespace,
+            place,
+            secure,
+        }
     }
 
     /// For people.
@@ -58,7 +63,7 @@ struct State {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Wire,
     until: Instant,
 }
 
@@ -76,24 +81,24 @@ impl Pool {
     }
 
     /// The youngest connection that is still good.
-    pub(super) fn take(&self, key: &Key) -> Option<TcpStream> {
+    pub(super) fn take(&self, key: &Key) -> Option<Wire> {
         let now = Instant::now();
         let mut state = self.state();
         loop {
-            let idle = state.idle.get_mut(key)?.pop_back()?;
+            let mut idle = state.idle.get_mut(key)?.pop_back()?;
             state.total -= 1;
-            if idle.until > now && is_quiet(&idle.stream) {
+            if idle.until > now && idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
         }
     }
 
     /// Keeps `stream`, for no longer than the service says it does (`said`).
-    pub(super) fn put(self: &Arc<Self>, key: Key, stream: TcpStream, said: Option<Duration>) {
+    pub(super) fn put(self: &Arc<Self>, key: Key, mut stream: Wire, said: Option<Duration>) {
         // A second less than the service's own patience: who closes first must be us, or the next request is lost.
         let said = said.map_or(Duration::MAX, |s| s.saturating_sub(Duration::from_secs(1)));
         let keep = self.bounds.idle.min(said);
-        if keep.is_zero() || self.bounds.per_key == 0 || !is_quiet(&stream) {
+        if keep.is_zero() || self.bounds.per_key == 0 || !stream.is_quiet() {
             return;
         }
         let mut state = self.state();
@@ -150,10 +155,4 @@ async fn sweep(pool: Weak<Pool>, every: Duration) {
             _ => return,
         }
     }
-}
-
-/// Neither closed by the other side nor with bytes that nobody asked for.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut one = [0];
-    matches!(stream.try_read(&mut one), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }

@@ -6,11 +6,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum TargetError {
     /// Not `http://` and not `https://`.
-    #[error("the URL has no http:// in front")]
+    #[error("the URL has neither http:// nor https:// in front")]
     Scheme,
-    /// TLS is not built in.
-    #[error("https upstreams are not built in yet")]
-    Https,
     /// No host, a user name, or a port that is no number.
     #[error("the URL's host or port is malformed")]
     Authority,
@@ -22,11 +19,13 @@ pub(super) enum TargetError {
 /// Where a request goes, borrowed from its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target<'a> {
+    /// Under TLS.
+    pub(super) secure: bool,
     /// For the `Host` field: as the URL has it.
     pub(super) authority: &'a str,
     /// Without the brackets of an IPv6 literal.
     pub(super) host: &'a str,
-    /// 80 where the URL names none.
+    /// 80 where the URL names none, or 443 with `https`.
     pub(super) port: u16,
     /// Path and query as on the request line; may lack the leading `/` (see [`Target::slash`]).
     rest: &'a str,
@@ -36,10 +35,8 @@ impl<'a> Target<'a> {
     /// Takes `url` apart.
     pub(super) fn parse(url: &'a str) -> Result<Self, TargetError> {
         let (scheme, rest) = url.split_once("://").ok_or(TargetError::Scheme)?;
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err(TargetError::Https);
-        }
-        if !scheme.eq_ignore_ascii_case("http") {
+        let secure = scheme.eq_ignore_ascii_case("https");
+        if !secure && !scheme.eq_ignore_ascii_case("http") {
             return Err(TargetError::Scheme);
         }
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -48,7 +45,9 @@ impl<'a> Target<'a> {
             return Err(TargetError::Path);
         }
         let (host, port) = split_port(authority).ok_or(TargetError::Authority)?;
+        let port = port.unwrap_or(if secure { 443 } else { 80 });
         Ok(Self {
+            secure,
             authority,
             host,
             port,
@@ -67,7 +66,8 @@ impl<'a> Target<'a> {
     }
 }
 
-fn split_port(authority: &str) -> Option<(&str, u16)> {
+/// The port as it is named, if it is.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = if let Some(inner) = authority.strip_prefix('[') {
         let (host, tail) = inner.split_once(']')?;
         host.parse::<std::net::Ipv6Addr>().ok()?;
@@ -85,8 +85,8 @@ fn split_port(authority: &str) -> Option<(&str, u16)> {
         (host, port)
     };
     let port = match port {
-        "" => 80,
-        digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
+        "" => None,
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
         _ => return None,
     };
     Some((host, port))
@@ -107,6 +107,11 @@ mod tests {
         let t = Target::parse("HTTP://[::1]?x").unwrap();
         assert_eq!((t.host, t.port, t.slash(), t.rest()), ("::1", 80, "/", "?x"));
         assert_eq!(Target::parse("http://a").unwrap().slash(), "/");
+        let ports = ["http://a/", "https://a/", "HTTPS://a:8443/"].map(|url| {
+            let target = Target::parse(url).unwrap();
+            (target.secure, target.port)
+        });
+        assert_eq!(ports, [(false, 80), (true, 443), (true, 8443)]);
     }
 
     #[test]
@@ -114,7 +119,6 @@ mod tests {
         for (url, error) in [
             ("ftp://a/", TargetError::Scheme),
             ("/trips", TargetError::Scheme),
-            ("https://a/", TargetError::Https),
             ("http:///x", TargetError::Authority),
             ("http://a@b/", TargetError::Authority),
             ("http://a:b/", TargetError::Authority),

@@ -22,6 +22,8 @@ pub struct Asked {
     pub body: String,
     /// Who asked, by address.
     pub peer: IpAddr,
+    /// The certificate that it showed, in DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 impl Asked {
@@ -86,12 +88,32 @@ impl Service {
     /// # Errors
     /// No thread.
     pub fn start(name: &'static str, listeners: Vec<TcpListener>) -> Result<Self> {
+        Self::start_with(name, listeners, None)
+    }
+
+    /// The same under TLS.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn start_tls(
+        name: &'static str,
+        listeners: Vec<TcpListener>,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Result<Self> {
+        Self::start_with(name, listeners, Some(tls))
+    }
+
+    fn start_with(
+        name: &'static str,
+        listeners: Vec<TcpListener>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self> {
         let books = Arc::new(Mutex::new(Books {
             script: Arc::new(|_| Act::Serve),
             booked: BTreeSet::new(),
             asked: Vec::new(),
         }));
-        let server = server::Server::start(name, Arc::clone(&books), listeners)?;
+        let server = server::Server::start(name, Arc::clone(&books), listeners, tls)?;
         Ok(Self {
             name,
             books,

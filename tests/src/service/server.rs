@@ -1,4 +1,4 @@
-//! The HTTP side of a service: hyper, on a thread and a runtime of its own.
+//! The HTTP side of a service: hyper, under TLS or not, on a thread and a runtime of its own.
 
 use super::{Act, Asked, Books, lock};
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde_json::json;
 use socket2::Socket;
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// Longer bodies than this are counted, not kept.
 const KEPT_BODY: usize = 64 * 1024;
@@ -32,7 +34,9 @@ impl Server {
         name: &'static str,
         books: Arc<Mutex<Books>>,
         listeners: Vec<TcpListener>,
+        tls: Option<Arc<ServerConfig>>,
     ) -> Result<Self> {
+        let tls = tls.map(TlsAcceptor::from);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -51,7 +55,7 @@ impl Server {
             .spawn(move || {
                 runtime.block_on(async {
                     for listener in listeners {
-                        tokio::spawn(accept(name, listener, Arc::clone(&books)));
+                        tokio::spawn(accept(name, listener, Arc::clone(&books), tls.clone()));
                     }
                     drop(stopped.await);
                 });
@@ -73,12 +77,17 @@ impl Drop for Server {
     }
 }
 
-async fn accept(name: &'static str, listener: tokio::net::TcpListener, books: Arc<Mutex<Books>>) {
+async fn accept(
+    name: &'static str,
+    listener: tokio::net::TcpListener,
+    books: Arc<Mutex<Books>>,
+    tls: Option<TlsAcceptor>,
+) {
     while let Ok((stream, peer)) = listener.accept().await {
-        let books = Arc::clone(&books);
+        let (books, tls) = (Arc::clone(&books), tls.clone());
         tokio::spawn(async move {
             // A client that goes away is its own affair, and a reset is meant.
-            drop(serve(name, stream, peer.ip().to_canonical(), books).await);
+            drop(serve(name, stream, peer.ip().to_canonical(), books, tls).await);
         });
     }
 }
@@ -88,23 +97,36 @@ async fn serve(
     stream: tokio::net::TcpStream,
     peer: IpAddr,
     books: Arc<Mutex<Books>>,
+    tls: Option<TlsAcceptor>,
 ) -> Result<()> {
     let stream = stream.into_std()?;
     // A second descriptor of the same socket, to have it reset when both are closed.
     let socket = Arc::new(Socket::from(stream.try_clone()?));
     let stream = tokio::net::TcpStream::from_std(stream)?;
-    let handler =
-        service_fn(move |request| answer(name, request, peer, Arc::clone(&books), Arc::clone(&socket)));
-    http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), handler)
-        .await?;
+    let handler = |shown: Option<Vec<u8>>| {
+        service_fn(move |request| {
+            let whom = (peer, shown.clone());
+            answer(name, request, whom, Arc::clone(&books), Arc::clone(&socket))
+        })
+    };
+    let http = http1::Builder::new();
+    match tls {
+        None => http.serve_connection(TokioIo::new(stream), handler(None)).await?,
+        Some(tls) => {
+            let stream = tls.accept(stream).await?;
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let shown = shown.map(|certificate| certificate.to_vec());
+            http.serve_connection(TokioIo::new(stream), handler(shown))
+                .await?;
+        }
+    }
     Ok(())
 }
 
 async fn answer(
     name: &'static str,
     request: Request<Incoming>,
-    peer: IpAddr,
+    (peer, certificate): (IpAddr, Option<Vec<u8>>),
     books: Arc<Mutex<Books>>,
     socket: Arc<Socket>,
 ) -> Result<Response<Full<Bytes>>> {
@@ -130,6 +152,7 @@ async fn answer(
             .collect(),
         body: String::from_utf8_lossy(&kept).into_owned(),
         peer,
+        certificate,
     };
     let act = {
         let mut books = lock(&books);

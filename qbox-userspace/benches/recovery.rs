@@ -139,6 +139,7 @@ fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, answers: usize, now: Timest
         },
         path: vec![("id".to_owned(), "7".to_owned())],
         destination: Some(([10, 96, 0, 7], 80).into()),
+        http2: false,
         depth: 0,
     };
     let seed = id.0 as u64;

@@ -22,6 +22,7 @@ pub(crate) fn suites() -> Result<()> {
     let lists = crate::root()?.join("tests/tests");
     python("python", &lists.join("clients/requirements.txt"))?;
     python("kubernetes", &lists.join("kubernetes/requirements.txt"))?;
+    python("http2", &lists.join("http2/requirements.txt"))?;
     node("node", &lists.join("clients/package.json"))?;
     node("page", &lists.join("page/package.json"))
 }

@@ -31,6 +31,8 @@ pub struct Traffic {
     pub connections: u64,
     /// Connections that were closed at once, since as many as may be were open.
     pub over_limit: u64,
+    /// Connections of HTTP/2 among those that were taken on.
+    pub http2: u64,
     /// HTTP requests, by what was done with them.
     pub requests: Tally,
     /// Connections that were copied through unread, by reason.
@@ -353,6 +355,12 @@ impl Scrape {
             "connections",
             "Clients' connections that were taken on",
             traffic.connections,
+        )?;
+        draw.one(
+            Count,
+            "connections_http2",
+            "Clients' connections that spoke HTTP/2",
+            traffic.http2,
         )?;
         draw.one(
             Count,

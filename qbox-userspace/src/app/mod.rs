@@ -429,6 +429,7 @@ fn proxy_settings(config: &Config, admin: SocketAddr) -> proxy::Settings {
     proxy::Settings {
         head: config.limits.head,
         connections: config.limits.connections,
+        streams: config.limits.http2_streams,
         detect_timeout: config.proxy.detect_timeout,
         head_timeout: config.proxy.head_timeout,
         connect_timeout: config.proxy.connect_timeout,

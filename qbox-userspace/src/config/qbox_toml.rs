@@ -118,6 +118,8 @@ pub struct Limits {
     pub head: usize,
     /// Connections open at once, over all pods.
     pub connections: usize,
+    /// Streams open at once on one HTTP/2 connection.
+    pub http2_streams: usize,
     /// Sagas running or compensating at once.
     pub sagas_in_flight: usize,
     /// Steps of one saga at once.
@@ -251,6 +253,7 @@ impl Default for Config {
                 response_body: 1 << 20,
                 head: 64 << 10,
                 connections: 10_000,
+                http2_streams: 4096,
                 sagas_in_flight: 20_000,
                 steps_in_flight: 64,
                 upstream_connections: 64,
@@ -370,6 +373,7 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
             usize::try_from(n.size(KIB, 16 * KIB * KIB)?).ok()
         });
         set(&mut limits.connections, t.get("connections"), count);
+        set(&mut limits.http2_streams, t.get("http2_streams"), count);
         set(&mut limits.sagas_in_flight, t.get("sagas_in_flight"), count);
         set(&mut limits.steps_in_flight, t.get("steps_in_flight"), count);
         set(

@@ -179,7 +179,8 @@ impl Handler for Gateway {
             return Handled::Pass;
         }
         let pattern = &definition.plan.trigger;
-        let trigger = saga::trigger(pattern, &head, request.body.clone(), request.destination);
+        let mut trigger = saga::trigger(pattern, &head, request.body.clone(), request.destination);
+        trigger.http2 = request.http2;
         let reply = self.answer(&definition, limit, trigger, request.via.clone());
         Handled::Reply(reply.await)
     }

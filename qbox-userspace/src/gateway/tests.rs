@@ -92,6 +92,7 @@ async fn ask(gateway: &Gateway, asked: &Asked<'_>) -> Option<Reply> {
         body: asked.body.into(),
         via: Via::Node,
         destination: None,
+        http2: false,
     };
     let handled = tokio::time::timeout(Duration::from_secs(10), gateway.handle(taken)).await;
     match handled.expect("no reply came") {

@@ -285,6 +285,7 @@ mod tests {
                 },
                 path: Vec::new(),
                 destination: None,
+                http2: false,
                 depth: 0,
             },
             at: Timestamp(0),

@@ -183,6 +183,7 @@ mod tests {
                 },
                 path: Vec::new(),
                 destination: None,
+                http2: false,
                 depth: 0,
             },
             hidden: Default::default(),

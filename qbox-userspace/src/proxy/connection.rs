@@ -10,7 +10,7 @@ use super::head;
 use super::inner::{Inner, Phase};
 use super::request::{RequestEnd, RequestSide};
 use super::response::{ResponseEnd, ResponseSide};
-use super::{Handler, Origin, sock};
+use super::{Handler, Origin, http2, sock};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -118,6 +118,10 @@ pub(super) struct State {
     pub(super) started: bool,
     /// The request side ends the connection: nothing of the upstream's goes out.
     pub(super) aborting: bool,
+    /// The client speaks HTTP/2: what it has said. Both sides leave the connection to [`http2`].
+    pub(super) http2: Option<Buffer>,
+    /// What the upstream has said, left for [`http2`].
+    pub(super) unread: Option<Buffer>,
 }
 
 impl State {
@@ -135,6 +139,8 @@ impl State {
             upstream_ended: false,
             started: false,
             aborting: false,
+            http2: None,
+            unread: None,
         }
     }
 
@@ -239,6 +245,8 @@ enum End {
     Both(RequestEnd),
     /// The drain's deadline.
     Aborted,
+    /// The client speaks HTTP/2.
+    Http2,
 }
 
 /// Serves the connection to its end.
@@ -254,7 +262,11 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, client: TcpStre
         state: Mutex::new(State::new(upstream)),
         changed: AtomicBool::new(false),
     };
-    let end = both(&link, open).await;
+    let mut end = both(&link, open).await;
+    if let End::Http2 = end {
+        // Boxed: it is larger than all the rest.
+        end = Box::pin(serve_http2(&link, open)).await;
+    }
     let upstream = link.peek(|state| match &state.upstream {
         Upstream::Ready(upstream) => Some(Arc::clone(upstream)),
         _ => None,
@@ -288,7 +300,7 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, client: TcpStre
             sock::reset_on_close(&client);
         }
         End::Request(RequestEnd::Unreachable) => sock::reset_on_close(&client),
-        End::Request(_) | End::Both(_) => {
+        End::Request(_) | End::Both(_) | End::Http2 => {
             reset_upstream();
             sock::reset_on_close(&client);
         }
@@ -297,6 +309,33 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, client: TcpStre
             reset_upstream();
             sock::reset_on_close(&client);
         }
+    }
+}
+
+/// Serves an HTTP/2 connection to its end.
+async fn serve_http2<H: Handler>(link: &Link<'_, H>, open: u64) -> End {
+    let head = link.inner.settings.head;
+    let (upstream, from_client, from_upstream) = link.peek(|state| {
+        let upstream = match &state.upstream {
+            Upstream::Ready(upstream) => Ok(Arc::clone(upstream)),
+            Upstream::Failed(failure) => Err(failure.clone()),
+            _ => Err(Failure::nowhere()),
+        };
+        (upstream, state.http2.take(), state.unread.take())
+    });
+    let begun = http2::Begun {
+        client: link.client,
+        upstream,
+        from_client: from_client.unwrap_or_else(|| Buffer::new(head)),
+        from_upstream: from_upstream.unwrap_or_else(|| Buffer::new(head)),
+    };
+    match http2::run(link.inner, open, link.from, begun).await {
+        http2::End::Finished => End::Both(RequestEnd::Finished),
+        http2::End::Left => End::Request(RequestEnd::Answered { broken: false }),
+        http2::End::Refused => End::Request(RequestEnd::Answered { broken: true }),
+        http2::End::ClientBroke => End::Request(RequestEnd::ClientBroke),
+        http2::End::UpstreamBroke => End::Response(ResponseEnd::UpstreamBroke),
+        http2::End::Aborted => End::Aborted,
     }
 }
 
@@ -330,10 +369,15 @@ async fn both<H: Handler>(link: &Link<'_, H>, open: u64) -> End {
             if response_end.is_none()
                 && let Poll::Ready(end) = response.as_mut().poll(context)
             {
-                if end != ResponseEnd::Finished {
+                if !matches!(end, ResponseEnd::Finished | ResponseEnd::Left) {
                     return Poll::Ready(End::Response(end));
                 }
                 response_end = Some(end);
+            }
+            if request_end == Some(RequestEnd::Http2)
+                && (response_end.is_some() || link.peek(|state| state.failed()))
+            {
+                return Poll::Ready(End::Http2);
             }
             if let (Some(end), Some(_)) = (request_end, response_end) {
                 return Poll::Ready(End::Both(end));

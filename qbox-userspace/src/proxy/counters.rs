@@ -30,7 +30,9 @@ pub struct Counters {
     pub passed: Counter,
     /// Requests answered by the handler.
     pub taken: Counter,
-    /// Connections copied through: TLS, HTTP/2, another protocol, or the server spoke first.
+    /// Connections of HTTP/2 with prior knowledge.
+    pub http2: Counter,
+    /// Connections copied through: TLS, another protocol, or the server spoke first.
     pub opaque: Counter,
     /// Connections copied through since their first line did not come in time. Some might have been HTTP.
     pub undecided: Counter,
@@ -54,6 +56,8 @@ pub struct Errors {
     /// A response that can't be framed, or one that no request asked for. It was passed on; a trigger that followed on
     /// the same connection would have been answered with a reset.
     pub response: Counter,
+    /// Streams of HTTP/2 that were refused, since as many as allowed were open on their connection.
+    pub streams: Counter,
     /// The client broke the connection.
     pub client: Counter,
     /// The upstream broke the connection.

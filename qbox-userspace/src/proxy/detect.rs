@@ -1,7 +1,8 @@
-//! Is it HTTP/1? Looks at the first line that a client sends, and takes nothing for HTTP that is not surely HTTP/1:
+//! Is it HTTP? Looks at the first line that a client sends, and takes nothing for HTTP that is not surely HTTP/1 or HTTP/2's preface:
 //! a connection taken for opaque passes unharmed (its requests are no triggers, and it is counted), one taken wrongly
 //! for HTTP would be broken. Pure; no errors.
 
+use super::http2::PREFACE;
 use memchr::memchr;
 
 /// The longest method that we take for one: registered ones have up to 17 bytes (`UPDATEREDIRECTREF`).
@@ -12,7 +13,9 @@ const METHOD: usize = 32;
 pub(super) enum Detected {
     /// An HTTP/1.0 or 1.1 request line (RFC 9112, 3).
     Http1,
-    /// TLS, HTTP/2's preface (RFC 9113, 3.4), or any other protocol.
+    /// HTTP/2's preface (RFC 9113, 3.4).
+    Http2,
+    /// TLS, or any other protocol.
     Foreign,
     /// Too short to tell.
     Undecided,
@@ -20,6 +23,12 @@ pub(super) enum Detected {
 
 /// Looks at the bytes read so far.
 pub(super) fn detect(bytes: &[u8]) -> Detected {
+    if bytes.starts_with(PREFACE) {
+        return Detected::Http2;
+    }
+    if PREFACE.starts_with(bytes) {
+        return Detected::Undecided;
+    }
     // Empty lines before a request line are ignored (RFC 9112, 2.2).
     let line = bytes.trim_ascii_start_crlf();
     let Some(&first) = line.first() else {
@@ -97,7 +106,7 @@ mod tests {
         for bytes in [
             &b"\x16\x03\x01\x02\x00"[..],
             b"\x16",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSN",
             b"PING\r\n",
             b"*1\r\n$4\r\nPING\r\n",
             b"EHLO example.org\r\n",
@@ -118,6 +127,15 @@ mod tests {
                 String::from_utf8_lossy(bytes)
             );
         }
+    }
+
+    #[test]
+    fn http_2() {
+        for end in 0..PREFACE.len() {
+            assert_eq!(detect(&PREFACE[..end]), Detected::Undecided, "{end}");
+        }
+        assert_eq!(detect(PREFACE), Detected::Http2);
+        assert_eq!(detect(&[PREFACE, b"\0\0\0"].concat()), Detected::Http2);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Taken {
     pub via: Via,
     /// Where the connection was going; `None` in explicit mode.
     pub destination: Option<SocketAddr>,
+    /// It came over HTTP/2. (Its fields are as HTTP/1's would be: the authority is `host`.)
+    pub http2: bool,
 }
 
 /// A handler's answer.

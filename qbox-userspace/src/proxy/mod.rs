@@ -1,5 +1,5 @@
-//! The transparent proxy: HTTP/1 relayed byte for byte, a request taken out where the [`Handler`] wants it, anything that
-//! is not HTTP/1 copied through.
+//! The transparent proxy: HTTP/1 relayed byte for byte, HTTP/2 frame by frame, a request taken out where the [`Handler`]
+//! wants it, anything else copied through.
 //!
 //! Each client connection has one upstream connection, which is dialled at once, from inside the pod's namespace: the
 //! service sees the pod's address, and a server that speaks first is heard. (If the first request is taken it is given
@@ -19,6 +19,7 @@ mod explicit;
 mod framing;
 mod handler;
 mod head;
+mod http2;
 mod inner;
 mod reply;
 mod request;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub connections: usize,
     /// Responses that one connection may be owed; its client is not read from meanwhile.
     pub pipeline: usize,
+    /// Streams that are open at once on one HTTP/2 connection; one more is refused, and may be sent again.
+    pub streams: usize,
     /// How long a first line that has begun is waited for; after that the connection is copied through. Also how long a
     /// connection whose service can't be reached may wait before it asks for anything.
     pub detect_timeout: Duration,
@@ -65,6 +68,7 @@ impl Default for Settings {
             head: 64 << 10,
             connections: 10_000,
             pipeline: 64,
+            streams: 4096,
             detect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),

@@ -83,7 +83,7 @@ pub(super) fn serialize(reply: &Reply, terms: Terms, now: SystemTime) -> Vec<u8>
 }
 
 /// Fields about this connection and the body's framing: the proxy's own business (RFC 9110, 7.6.1).
-fn framing(name: &str) -> bool {
+pub(super) fn framing(name: &str) -> bool {
     [
         "content-length",
         "transfer-encoding",
@@ -97,12 +97,12 @@ fn framing(name: &str) -> bool {
 }
 
 /// Control characters but HTAB (RFC 9110, 5.5).
-fn unsendable(byte: u8) -> bool {
+pub(super) fn unsendable(byte: u8) -> bool {
     (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7). Before 1970: 1970.
-fn imf_fixdate(time: SystemTime) -> String {
+pub(super) fn imf_fixdate(time: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",

@@ -8,7 +8,7 @@ use super::connection::{Failure, Link, State, Target, Upstream};
 use super::explicit::loops;
 use super::framing::Body;
 use super::head::{self, End};
-use super::{Handler, sock};
+use super::{Handler, http2, sock};
 use crate::upstream::{dial, resolve};
 use std::future::poll_fn;
 use std::io;
@@ -47,6 +47,8 @@ pub(super) enum ResponseEnd {
     UpstreamBroke,
     /// The client takes no more bytes.
     ClientBroke,
+    /// The connection is HTTP/2's.
+    Left,
 }
 
 /// What comes next in the upstream's bytes.
@@ -81,6 +83,7 @@ enum Read {
     End,
     Broken,
     Redial,
+    Left,
 }
 
 /// The direction's own state.
@@ -89,6 +92,8 @@ pub(super) struct ResponseSide<'a, H> {
     link: &'a Link<'a, H>,
     buffer: Buffer,
     phase: Phase,
+    /// An end that might have spoken HTTP/2 first was waited for.
+    waited: bool,
 }
 
 impl<'a, H: Handler> ResponseSide<'a, H> {
@@ -97,6 +102,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
             link,
             buffer,
             phase: Phase::Head { searched: 0 },
+            waited: false,
         }
     }
 
@@ -215,6 +221,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                 Read::End => return self.end(false).await,
                 Read::Broken => return self.end(true).await,
                 Read::Redial => return None,
+                Read::Left => return Some(self.leave()),
             }
         }
     }
@@ -233,6 +240,9 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         poll_fn(|context| {
             if link.peek(|state| std::mem::take(&mut state.redial)) {
                 return Poll::Ready(Read::Redial);
+            }
+            if link.peek(|state| state.http2.is_some()) {
+                return Poll::Ready(Read::Left);
             }
             let read = buffer.poll_fill(upstream, context).map(|result| match result {
                 Ok(0) => Read::End,
@@ -275,6 +285,12 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     counters.tunnels.add();
                     link.update(|state| (state.opaque, state.tunnel) = (true, true));
                 }
+                Scan::Unasked if !self.waited && http2::begins_http2(self.buffer.fresh()) => {
+                    self.waited = true;
+                    if self.http2_follows().await {
+                        return Ok(true);
+                    }
+                }
                 Scan::Unasked if !link.peek(|state| state.spoke) => {
                     // The server speaks first: no HTTP.
                     if link.go_opaque() {
@@ -294,6 +310,23 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                 }
             }
         }
+    }
+
+    /// A server of HTTP/2 need not wait for its client (RFC 9113, 3.4). Whether the client speaks HTTP/2, too?
+    async fn http2_follows(&self) -> bool {
+        let known = self.link.until(|state| {
+            let other = state.opaque || state.taking || state.redial || !state.awaited.is_empty();
+            (other || state.http2.is_some()).then_some(state.http2.is_some())
+        });
+        let limit = self.link.inner.settings.detect_timeout;
+        timeout(limit, known).await.unwrap_or(false)
+    }
+
+    /// Leaves what was read to [`http2`].
+    fn leave(&mut self) -> ResponseEnd {
+        let buffer = std::mem::replace(&mut self.buffer, Buffer::new(0));
+        self.link.update(|state| state.unread = Some(buffer));
+        ResponseEnd::Left
     }
 
     /// Understands as much of the buffer as it can; says how many responses it saw the end of.

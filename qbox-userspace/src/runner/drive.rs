@@ -546,7 +546,8 @@ impl<'a> Drive<'a> {
             (_, Ok(Some(found))) => exchange(attempt, nested::carry_out(shared(), call, found)),
             (_, Ok(None)) => {
                 let (upstream, pod) = (self.shared.upstream.clone(), self.pod.clone());
-                exchange(attempt, carry_out(upstream, call, pod, self.destination))
+                let http2 = self.saga.trigger().http2;
+                exchange(attempt, carry_out(upstream, call, pod, self.destination, http2))
             }
         });
         self.in_flight.push(attempt);

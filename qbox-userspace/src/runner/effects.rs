@@ -11,12 +11,13 @@ pub(super) type Heard = (AttemptEnd, Option<Late>);
 /// is Qbox's own and leaves from the node.
 ///
 /// After a restart there is no pod any more (`None`): the trigger then leaves from the node for the same destination, unless
-/// that is an address which means something else there.
+/// that is an address which means something else there. `http2`: the trigger came over HTTP/2, and is forwarded so.
 pub(super) async fn carry_out(
     upstream: Upstream,
     call: Call,
     pod: Option<Via>,
     destination: Option<SocketAddr>,
+    http2: bool,
 ) -> Heard {
     let (via, destination) = match (call.forward, pod) {
         (false, _) => (Via::Node, None),
@@ -38,6 +39,7 @@ pub(super) async fn carry_out(
             body: call.request.body.clone(),
             via: &via,
             destination,
+            http2: call.forward && http2,
             timeout: call.timeout,
             credentials: !call.forward,
             // What has to be undone waits for a service that isn't there; what goes forward fails fast.

@@ -148,6 +148,7 @@ impl Fixture {
                 },
                 path: vec![("trip".to_owned(), "7".to_owned())],
                 destination: None,
+                http2: false,
                 depth: 0,
             },
             exchanges: vec![

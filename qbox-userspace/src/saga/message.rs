@@ -165,6 +165,9 @@ pub struct Trigger {
     pub path: Vec<(String, String)>,
     /// Where the pod's connection was going, as `10.96.0.7:8080`; `None` where it is not known (explicit mode).
     pub destination: Option<std::net::SocketAddr>,
+    /// It came over HTTP/2, the only version that its service is known to speak.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
     /// How many sagas are above this one (`X-Qbox-Depth` of the trigger).
     pub depth: u8,
 }

@@ -78,6 +78,7 @@ pub fn sample_trigger(plan: &Plan) -> Trigger {
         },
         path,
         destination: None,
+        http2: false,
         depth: 0,
     }
 }

@@ -4,7 +4,8 @@
 use super::circuit::Breaker;
 use super::dial::{Via, dial};
 use super::exchange::{Fault, Prepared, Reuse, is_framing};
-use super::gate::{self, Gate, Stats};
+use super::gate::{self, Gate, Pass, Stats};
+use super::http2;
 use super::linger::{Late, Lingering, Talk};
 use super::pool::{Bounds, Key, Pool};
 use super::resolve::{Hosts, resolve};
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -81,6 +83,8 @@ pub struct Outgoing<'a> {
     pub via: &'a Via,
     /// Go here, whatever the URL's host is; `None`: look the host up.
     pub destination: Option<SocketAddr>,
+    /// Over HTTP/2, which the service is known to speak in the clear; `https` is HTTP/1.1 all the same.
+    pub http2: bool,
     /// The whole exchange, from the wait for a place to the answer's last byte.
     pub timeout: Duration,
     /// Show the service the credentials that are known for it. Not with what somebody else has sent, to where it wants.
@@ -198,6 +202,10 @@ impl Upstream {
             Ok(prepared) => prepared,
             Err(cause) => return (End::NotSent(cause.to_owned()), None),
         };
+        if call.http2 && !target.secure {
+            let end = Box::pin(self.over_http2(&call, &target, &mut pass, deadline)).await;
+            return (end, None);
+        }
         let late = || format!("no connection to {} within {:?}", key.place(), call.timeout);
         let tls = match Box::pin(self.tls(&target, known.as_deref())).await {
             Ok(tls) => tls,
@@ -255,6 +263,36 @@ impl Upstream {
                     (End::TimedOut, self.shared.lingering.enter(talk, key, self))
                 }
             };
+        }
+    }
+
+    /// On a connection of its own. What comes after its time is not listened to.
+    async fn over_http2(
+        &self,
+        call: &Outgoing<'_>,
+        target: &Target<'_>,
+        pass: &mut Pass<'_>,
+        deadline: Instant,
+    ) -> End {
+        let settings = &self.shared.settings;
+        let connected = timeout_at(deadline, connect(settings, call, target, None, deadline)).await;
+        let late = || Err(format!("no connection within {:?}", call.timeout));
+        let stream = match connected.unwrap_or_else(|_| late()) {
+            Ok(stream) => stream,
+            Err(cause) => {
+                pass.failed(&cause);
+                return End::NotSent(cause);
+            }
+        };
+        pass.connected();
+        let sent = AtomicU64::new(0);
+        let exchange = http2::exchange(stream, call, settings.response_body, &sent);
+        match timeout_at(deadline, exchange).await {
+            Ok(end) => end,
+            Err(_) if sent.load(Ordering::Relaxed) == 0 => {
+                End::NotSent("HTTP/2: no hello in time".to_owned())
+            }
+            Err(_) => End::TimedOut,
         }
     }
 

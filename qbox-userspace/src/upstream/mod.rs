@@ -1,5 +1,6 @@
 //! Connections to services: from the node or from a pod's namespace, marked so that they are never captured; the HTTP/1.1
-//! client for the requests that are Qbox's own; TLS, and the credentials that services are shown.
+//! client for the requests that are Qbox's own (over HTTP/2 a trigger is forwarded that came so); TLS, and the credentials
+//! that services are shown.
 //!
 //! Knows no saga. Its one error type is [`End`]: every way in which a call can end is a value that the caller must
 //! tell apart, above all "not a byte left" ([`End::NotSent`], [`End::Held`]) from "nobody knows" ([`End::TimedOut`], [`End::Broken`]).
@@ -13,6 +14,7 @@ mod client;
 mod dial;
 mod exchange;
 mod gate;
+mod http2;
 mod linger;
 mod pool;
 mod resolve;

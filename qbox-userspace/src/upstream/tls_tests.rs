@@ -114,6 +114,7 @@ async fn get(upstream: &Upstream, port: u16) -> End {
             body: Bytes::new(),
             via: &Via::Node,
             destination: None,
+            http2: false,
             timeout: Duration::from_secs(5),
             credentials: true,
             patient: false,

@@ -52,11 +52,6 @@ pub(crate) const CASES: &[Case] = &[
         steps: &[Passes("GET /\r\n"), Answers("<html>"), Closes],
     },
     Case {
-        name: "http-2-preface",
-        section: "9112 2.3",
-        steps: &[PassesBytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"), Answers("\0\0\0")],
-    },
-    Case {
         name: "http-1.2",
         section: "9110 2.5",
         steps: &[Passes("GET / HTTP/1.2\r\nHost: raw.default.svc:8080\r\n\r\n"), Answers(OK)],

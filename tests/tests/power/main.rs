@@ -62,6 +62,7 @@ fn events(id: u128, count: usize) -> Vec<Event> {
             },
             path: Vec::new(),
             destination: None,
+            http2: false,
             depth: 0,
         },
         hidden: None,

@@ -25,6 +25,7 @@ fn began(saga: SagaId, body: &str) -> Event {
             },
             path: vec![("trip".to_owned(), "7".to_owned())],
             destination: Some(([10, 96, 0, 7], 8080).into()),
+            http2: false,
             depth: 1,
         },
         at: Timestamp(u64::MAX >> 12),

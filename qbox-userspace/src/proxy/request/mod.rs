@@ -46,12 +46,17 @@ pub(super) enum RequestEnd {
     Reset,
     /// Nothing was under way, and the proxy drains; or nothing was ever asked for.
     Idle,
+    /// The client speaks HTTP/2, and whether there is an upstream is known.
+    Http2,
 }
 
 impl RequestEnd {
     /// The connection ends with it, whatever the other direction does.
     pub(super) fn at_once(self) -> bool {
-        !matches!(self, Self::Finished | Self::Stopped | Self::UpstreamBroke)
+        !matches!(
+            self,
+            Self::Finished | Self::Stopped | Self::UpstreamBroke | Self::Http2
+        )
     }
 }
 
@@ -122,9 +127,12 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             if let Scan::Foreign = scan {
                 return Err(self.foreign().await);
             }
+            if let Scan::Http2 = scan {
+                return Err(self.http2().await);
+            }
             self.flush().await?;
             match scan {
-                Scan::Flush | Scan::Foreign => {}
+                Scan::Flush | Scan::Foreign | Scan::Http2 => {}
                 Scan::More => self.more().await?,
                 Scan::Room => {
                     let most = self.link.inner.settings.pipeline;
@@ -344,6 +352,23 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 None => return RequestEnd::Stopped,
             }
         }
+    }
+
+    /// Leaves the connection to [`http2`](super::http2).
+    async fn http2(&mut self) -> RequestEnd {
+        if self.explicit() {
+            self.link.inner.counters.errors.malformed.add();
+            let answer = super::http2::http_1_1_required();
+            return match sock::write_all(self.link.client, &answer).await {
+                Ok(()) => RequestEnd::Answered { broken: false },
+                Err(_) => RequestEnd::ClientBroke,
+            };
+        }
+        let buffer = std::mem::replace(&mut self.buffer, Buffer::new(0));
+        self.link.update(|state| state.http2 = Some(buffer));
+        // Why there is none is told there.
+        let _ = self.upstream().await;
+        RequestEnd::Http2
     }
 
     async fn foreign(&mut self) -> RequestEnd {

@@ -41,8 +41,10 @@ pub(super) enum Scan {
     Beyond,
     /// An answer of our own, and the end.
     Refuse(u16, String),
-    /// No HTTP/1.
+    /// No HTTP.
     Foreign,
+    /// HTTP/2.
+    Http2,
     /// Bytes are only copied from here on.
     Opaque,
     /// A body that makes no sense.
@@ -58,6 +60,7 @@ impl<H: Handler> RequestSide<'_, H> {
                     Detected::Http1 => self.next(),
                     _ if self.link.peek(|state| state.opaque) => return Scan::Opaque,
                     Detected::Foreign => return Scan::Foreign,
+                    Detected::Http2 => return Scan::Http2,
                     // As far as it goes a request's line, which is refused as a head of that length is.
                     Detected::Undecided if self.buffer.fresh().len() > self.link.inner.settings.head => {
                         self.next();

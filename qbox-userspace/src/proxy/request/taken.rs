@@ -70,6 +70,7 @@ impl<H: Handler> RequestSide<'_, H> {
             body: whole.body.clone(),
             via: self.link.from.via.clone(),
             destination: self.link.from.destination,
+            http2: false,
         });
         let Some(taken) = parsed else {
             return Err(self.refuse(400, "malformed request head").await);

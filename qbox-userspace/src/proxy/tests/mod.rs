@@ -1,6 +1,8 @@
 //! The proxy between a scripted client and a scripted service, over real sockets on loopback.
 
 mod explicit;
+mod http2;
+mod http2_errors;
 mod limits;
 mod opaque;
 mod refused;

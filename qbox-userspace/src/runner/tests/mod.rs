@@ -60,6 +60,7 @@ pub(crate) fn trigger(trip: &str, key: Option<&str>, body: &'static str) -> Trig
         },
         path: vec![("trip".to_owned(), trip.to_owned())],
         destination: None,
+        http2: false,
         depth: 0,
     }
 }

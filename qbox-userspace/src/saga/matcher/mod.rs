@@ -190,6 +190,7 @@ where
         },
         path,
         destination,
+        http2: false,
         depth,
     }
 }

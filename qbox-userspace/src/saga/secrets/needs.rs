@@ -132,6 +132,7 @@ impl Needs {
             },
             path: trigger.path.clone(),
             destination: trigger.destination,
+            http2: trigger.http2,
             depth: trigger.depth,
         }
     }

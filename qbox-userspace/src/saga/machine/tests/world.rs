@@ -117,6 +117,7 @@ pub(super) fn trigger() -> Trigger {
         },
         path: vec![("trip".to_owned(), "7".to_owned())],
         destination: None,
+        http2: false,
         depth: 0,
     }
 }

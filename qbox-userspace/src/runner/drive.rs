@@ -6,12 +6,13 @@ use super::feed::Of;
 use super::inbox::{Message, Order};
 use super::locks::{Held, Ticket};
 use super::nested;
+use super::recover::read_again;
 use super::registry::Entry;
 use super::{ActError, Active, As, Refused, Replied, Shared, State};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
-    Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaId, SagaState, StepId,
-    Timestamp, Trigger,
+    AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaId, SagaState,
+    StepId, Timestamp, Trigger,
 };
 use crate::upstream::Via;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -22,7 +23,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// What tells one attempt from another.
 type Attempt = (StepId, Direction, u32);
@@ -47,6 +48,8 @@ pub(super) enum Origin {
         saga: Box<Saga>,
         events: u64,
         reply: Option<Arc<Reply>>,
+        /// If it needs one; see `turns`.
+        turn: Option<OwnedSemaphorePermit>,
     },
     /// Its history, from its end on which it is undone by the saga that it is nested in.
     Revoked { saga: Box<Saga>, events: u64 },
@@ -64,79 +67,12 @@ pub(super) fn spawn(
         // It has begun: decisions that come before its task runs are kept for it.
         entry.inbox.open();
     }
-    active.shared.tasks.send_modify(|count| *count += 1);
-    let guard = Guard {
-        shared: Arc::clone(&active.shared),
-        entry,
-    };
+    let guard = Guard::new(&active.shared, entry);
     let mut released = guard.shared.released.subscribe();
     // The task's memory is its future: what it begins with is not a part of it for as long as it lives.
     let origin = Box::new(origin);
     // Moved into the other future below, it would be there twice.
-    let work = Box::pin(async move {
-        // Moved out where it stands, the box would be freed only with its task.
-        let origin = *std::convert::identity(origin);
-        let (shared, entry) = (&guard.shared, &guard.entry);
-        // Both are the saga's until it has ended: the next one would meet what a stuck one has left behind.
-        let _permit = permit;
-        let (mut drive, _lock) = match origin {
-            Origin::Trigger {
-                plan_hash,
-                trigger,
-                pod,
-            } => {
-                // As long as the saga itself might take: the caller has reckoned with that.
-                let mut closing = shared.closing.subscribe();
-                let lock = tokio::select! {
-                    biased;
-                    // Its turn would come when nobody waits for it any more.
-                    _ = closing.wait_for(|closing| *closing) => Err(Refused::Draining),
-                    lock = wait_for(lock, entry.plan.timeout) => lock,
-                };
-                let lock = match lock {
-                    Ok(lock) => lock,
-                    Err(refused) => return guard.never_began(refused),
-                };
-                if let Some(parent) = trigger.parent()
-                    && let Err(refused) = shared.announce(entry.id, &parent).await
-                {
-                    return guard.never_began(refused);
-                }
-                entry.inbox.open();
-                if entry.is_answered() {
-                    return guard.never_began(Refused::Orphan("its step is undone".to_owned()));
-                }
-                match Drive::begin(active, shared, entry, plan_hash, trigger, pod) {
-                    Ok(drive) => (drive, lock),
-                    Err(error) => return guard.never_began(Refused::NotBegun(error)),
-                }
-            }
-            Origin::Journal { saga, events, reply } => {
-                // It had begun, so the lock is its own; nothing but itself could make it give up.
-                let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-                match Drive::take_up(active, shared, entry, (*saga, events), reply, Input::Recovered) {
-                    Ok(drive) => (drive, lock),
-                    Err(error) => return guard.halt(&error.to_string()),
-                }
-            }
-            // Without its lock: whoever has it may be the saga that undoes this one.
-            Origin::Revoked { saga, events } => {
-                match Drive::take_up(active, shared, entry, (*saga, events), None, Input::Revoked) {
-                    Ok(drive) => (drive, None),
-                    Err(error) => return guard.halt(&error.to_string()),
-                }
-            }
-        };
-        match drive.run().await {
-            Ok(()) => {
-                if let Some(outline) = entry.outline() {
-                    shared.journal.finish(outline);
-                }
-                shared.registry.retire(entry);
-            }
-            Err(error) => guard.halt(&error.to_string()),
-        }
-    });
+    let work = Box::pin(work(guard, active, origin, permit, lock));
     tokio::spawn(async move {
         tokio::select! {
             biased;
@@ -146,6 +82,148 @@ pub(super) fn spawn(
     });
 }
 
+/// As [`spawn`], for a saga of the journal that waits for its turn: until then the journal alone has it.
+pub(super) fn spawn_later(
+    active: Active,
+    entry: Arc<Entry>,
+    turns: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    lock: Option<Ticket>,
+) {
+    entry.inbox.open();
+    let guard = Guard::new(&active.shared, entry);
+    let mut released = guard.shared.released.subscribe();
+    let wait = Box::pin(wait_for_turn(guard, active, turns, permit, lock));
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = released.wait_for(|released| *released) => {}
+            () = wait => {}
+        }
+    });
+}
+
+async fn wait_for_turn(
+    guard: Guard,
+    mut active: Active,
+    turns: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    lock: Option<Ticket>,
+) {
+    // A drain doesn't wait: all that it has done is in the journal.
+    active.count_as(As::Paused);
+    let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
+    let turn = tokio::select! {
+        turn = turns.acquire_owned() => turn.ok(),
+        // An operator decides, or a caller waits for it.
+        () = guard.entry.inbox.stirred() => None,
+    };
+    active.count_as(As::Active);
+    if turn.is_some() && guard.shared.draining.load(Ordering::SeqCst) {
+        // The next start's.
+        drop(turn);
+        active.count_as(As::Paused);
+        guard.entry.inbox.stirred().await;
+        active.count_as(As::Active);
+        return take_up(guard, active, None, permit, lock).await;
+    }
+    take_up(guard, active, turn, permit, lock).await;
+}
+
+async fn take_up(
+    guard: Guard,
+    active: Active,
+    turn: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+    lock: Option<Held>,
+) {
+    let origin = match read_again(&guard.shared, &guard.entry, turn) {
+        Ok(origin) => Box::new(origin),
+        Err(cause) => return guard.halt(&cause),
+    };
+    Box::pin(work(guard, active, origin, permit, lock.map(Ticket::Now))).await;
+}
+
+/// All that a task does.
+async fn work(
+    guard: Guard,
+    active: Active,
+    origin: Box<Origin>,
+    permit: Option<OwnedSemaphorePermit>,
+    lock: Option<Ticket>,
+) {
+    // Moved out where it stands, the box would be freed only with its task.
+    let origin = *std::convert::identity(origin);
+    let (shared, entry) = (&guard.shared, &guard.entry);
+    // Both are the saga's until it has ended: the next one would meet what a stuck one has left behind.
+    let _permit = permit;
+    let (mut drive, _lock) = match origin {
+        Origin::Trigger {
+            plan_hash,
+            trigger,
+            pod,
+        } => {
+            // As long as the saga itself might take: the caller has reckoned with that.
+            let mut closing = shared.closing.subscribe();
+            let lock = tokio::select! {
+                biased;
+                // Its turn would come when nobody waits for it any more.
+                _ = closing.wait_for(|closing| *closing) => Err(Refused::Draining),
+                lock = wait_for(lock, entry.plan.timeout) => lock,
+            };
+            let lock = match lock {
+                Ok(lock) => lock,
+                Err(refused) => return guard.never_began(refused),
+            };
+            if let Some(parent) = trigger.parent()
+                && let Err(refused) = shared.announce(entry.id, &parent).await
+            {
+                return guard.never_began(refused);
+            }
+            entry.inbox.open();
+            if entry.is_answered() {
+                return guard.never_began(Refused::Orphan("its step is undone".to_owned()));
+            }
+            match Drive::begin(active, shared, entry, plan_hash, trigger, pod) {
+                Ok(drive) => (drive, lock),
+                Err(error) => return guard.never_began(Refused::NotBegun(error)),
+            }
+        }
+        Origin::Journal {
+            saga,
+            events,
+            reply,
+            turn,
+        } => {
+            // It had begun, so the lock is its own; nothing but itself could make it give up.
+            let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
+            match Drive::take_up(active, shared, entry, (*saga, events), reply, Input::Recovered) {
+                Ok(mut drive) => {
+                    drive.turn = turn;
+                    (drive, lock)
+                }
+                Err(error) => return guard.halt(&error.to_string()),
+            }
+        }
+        // Without its lock: whoever has it may be the saga that undoes this one.
+        Origin::Revoked { saga, events } => {
+            match Drive::take_up(active, shared, entry, (*saga, events), None, Input::Revoked) {
+                Ok(drive) => (drive, None),
+                Err(error) => return guard.halt(&error.to_string()),
+            }
+        }
+    };
+    match drive.run().await {
+        Ok(()) => {
+            if let Some(outline) = entry.outline() {
+                shared.journal.finish(outline);
+            }
+            shared.registry.retire(entry);
+        }
+        Err(error) => guard.halt(&error.to_string()),
+    }
+}
+
 /// However the task ends, the callers are answered, and the operators.
 struct Guard {
     shared: Arc<Shared>,
@@ -153,6 +231,14 @@ struct Guard {
 }
 
 impl Guard {
+    fn new(shared: &Arc<Shared>, entry: Arc<Entry>) -> Self {
+        shared.tasks.send_modify(|count| *count += 1);
+        Self {
+            shared: Arc::clone(shared),
+            entry,
+        }
+    }
+
     fn never_began(&self, refused: Refused) {
         let (id, name) = (self.entry.id, &self.entry.plan.name);
         tracing::warn!(saga = %id, name, "saga did not begin: {refused}");
@@ -244,6 +330,8 @@ struct Drive<'a> {
     told: u64,
     /// The attempts of the saga above that wait for this one to be undone.
     above: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Until its service has been tried for it; see `turns`.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl<'a> Drive<'a> {
@@ -282,6 +370,7 @@ impl<'a> Drive<'a> {
             hides: false,
             told: 0,
             above: Vec::new(),
+            turn: None,
         };
         drive.append(events)?;
         Ok(drive)
@@ -316,6 +405,7 @@ impl<'a> Drive<'a> {
             early,
             told: 0,
             above: Vec::new(),
+            turn: None,
         };
         drive.saga.limit(shared.settings.steps_in_flight);
         let events = drive.saga.decide(why, shared.clock.now());
@@ -340,6 +430,9 @@ impl<'a> Drive<'a> {
             let listens = !self.late.is_empty() && self.saga.state() == SagaState::Compensating;
             let rests = self.calls.is_empty() && nothing_due && !listens;
             let counts_as = if rests { self.rest()? } else { As::Active };
+            if rests {
+                self.turn = None;
+            }
             self.active.count_as(counts_as);
             match self.next(wake).await {
                 Woken::By(input) => {
@@ -577,6 +670,9 @@ impl<'a> Drive<'a> {
             self.in_flight = Vec::new();
         }
         let (step, direction, number) = attempt;
+        if !matches!(end, AttemptEnd::Held(_)) {
+            self.turn = None;
+        }
         if let Some(late) = late {
             let listening = Input::Listening {
                 step,

@@ -89,6 +89,16 @@ impl Inbox {
         Ok(())
     }
 
+    /// Has a saga that waits for its turn be taken up now.
+    pub(super) fn stir(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Waits for a message, which stays for [`Inbox::next`], or for a stir. Cancel safe.
+    pub(super) async fn stirred(&self) {
+        self.arrived.notified().await;
+    }
+
     /// The next message. Cancel safe: none is lost.
     pub(super) async fn next(&self) -> Message {
         loop {

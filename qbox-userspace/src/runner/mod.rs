@@ -26,6 +26,7 @@ mod recover;
 mod registry;
 mod seal;
 mod stats;
+mod turns;
 
 pub use act::{ActError, Acted, Action, Decision, NoAction};
 pub use describe::Line;
@@ -361,7 +362,9 @@ impl Runner {
     }
 
     fn joined(&self, entry: &Entry) -> SagaHandle {
-        SagaHandle::new(&self.shared, entry, true, || self.recorded(entry.id))
+        let handle = SagaHandle::new(&self.shared, entry, true, || self.recorded(entry.id));
+        entry.inbox.stir();
+        handle
     }
 
     /// The last events of all sagas, oldest first (at most [`KEPT`], of this process alone), and those that follow on them.

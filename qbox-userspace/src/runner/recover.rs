@@ -6,7 +6,8 @@
 use super::drive::{self, Origin};
 use super::locks::Ticket;
 use super::registry::{self, Entry};
-use super::{Active, Refused, Replied, Runner, State, Summary, seal};
+use super::turns::{Turn, Turns};
+use super::{Active, Refused, Replied, Runner, Shared, State, Summary, seal};
 use crate::journal::{History, JournalError};
 use crate::saga::{
     Derived, Durability, Event, Mode, OnRecovery, Plan, PlanHash, Reply, Saga, SagaId, SagaState, Timestamp,
@@ -34,6 +35,7 @@ impl Runner {
         let mut recovery = Recovery {
             runner: self,
             plans: HashMap::new(),
+            turns: Turns::default(),
             found: Recovered::default(),
             taken_up: Vec::new(),
         };
@@ -56,10 +58,32 @@ impl Runner {
     }
 }
 
+/// A saga of which only the entry was kept, from the journal once more.
+pub(super) fn read_again(
+    shared: &Shared,
+    entry: &Entry,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<Origin, String> {
+    let history = shared.journal.history(entry.id);
+    let events = history.map_err(|error| error.to_string())?;
+    let mut events = events.ok_or_else(|| "its history is no longer in the journal".to_owned())?;
+    shared.open(entry.id, &mut events);
+    let count = events.len() as u64;
+    let mut saga = Saga::replay(Arc::clone(&entry.plan), events).map_err(|error| error.to_string())?;
+    let reply = saga.fetch_reply(&shared.settings.secrets).map(Arc::new);
+    Ok(Origin::Journal {
+        saga: Box::new(saga),
+        events: count,
+        reply,
+        turn,
+    })
+}
+
 struct Recovery<'a> {
     runner: &'a Runner,
     /// Those met so far: as many as there were definitions.
     plans: HashMap<PlanHash, Arc<Plan>>,
+    turns: Turns,
     found: Recovered,
     taken_up: Vec<TakenUp>,
 }
@@ -91,10 +115,16 @@ impl Recovery<'_> {
         let lock = shared.lock(&plan, id, saga.trigger(), saga.gap());
         // Those that had a place keep it, even where there are fewer places now.
         let permit = Arc::clone(&shared.room).try_acquire_owned().ok();
+        let turn = match self.turns.take(&saga, shared.clock.now()) {
+            Turn::Free => None,
+            Turn::Now(turn) => Some(turn),
+            Turn::Later(turns) => return drive::spawn_later(active, entry, turns, permit, lock),
+        };
         let origin = Origin::Journal {
             saga: Box::new(saga),
             events: events.len() as u64,
             reply,
+            turn,
         };
         self.taken_up.push(TakenUp {
             active,

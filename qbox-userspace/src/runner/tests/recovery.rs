@@ -192,3 +192,137 @@ async fn triggers_wait_until_the_journal_is_there() {
     runner.resume();
     runner.ready().await;
 }
+
+/// More sagas than may be in hand for one service, which hears the first of them and doesn't answer; and what is said of the last.
+struct Crowd {
+    hotel: Service,
+    open: watch::Sender<bool>,
+    plan: (Arc<Plan>, PlanHash),
+    runner: Runner,
+    _folder: TempDir,
+}
+
+const CROWD: u128 = turns::IN_HAND as u128 + 50;
+
+impl Crowd {
+    async fn found(top: &str, key: impl Fn(u128) -> String) -> Self {
+        let (open, gate) = watch::channel(false);
+        let hotel = Service::start(move |_| Act::Wait(gate.clone())).await;
+        let plan = saga(top, &[step("hotel", &hotel.url("/${saga.id}"), "")]);
+        let left = Left::new();
+        for id in 1..=CROWD {
+            let key = key(id);
+            left.begun(id, &plan, trigger(&key, Some(&format!("k{id}")), ""));
+        }
+        let (runner, recovered, folder) = left.restart();
+        assert_eq!(recovered.open as u128, CROWD);
+        Self {
+            hotel,
+            open,
+            plan,
+            runner,
+            _folder: folder,
+        }
+    }
+
+    fn state(&self, id: u128) -> Summary {
+        self.runner.saga(SagaId(id)).unwrap().unwrap().summary
+    }
+
+    fn events(&self, id: u128) -> usize {
+        self.runner.saga(SagaId(id)).unwrap().unwrap().events.len()
+    }
+
+    /// The service answers, and all of them end.
+    async fn ends(self) -> Runner {
+        self.open.send_replace(true);
+        let empty = async {
+            while self.runner.health().in_flight > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(3 * PATIENCE, empty)
+            .await
+            .expect("some never had their turn");
+        for id in 1..=CROWD {
+            assert_eq!(self.state(id).state, State::Compensated, "{id}");
+        }
+        let mut targets: Vec<_> = self.hotel.seen().into_iter().map(|seen| seen.target).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        assert_eq!(targets.len() as u128, CROWD, "each was undone");
+        self.runner
+    }
+}
+
+#[tokio::test]
+async fn those_without_a_turn_are_counted_listed_and_undone_in_the_end() {
+    let crowd = Crowd::found("", |_| "7".to_owned()).await;
+    crowd.hotel.asked(1).await;
+    assert_eq!(crowd.runner.health().in_flight as u128, CROWD);
+    let page = journal::Page::youngest(2 * CROWD as usize);
+    let listed = crowd.runner.sagas(&Filter::default(), &page).unwrap();
+    assert_eq!(listed.len() as u128, CROWD);
+    let waits = crowd.state(CROWD);
+    assert_eq!(
+        (waits.state, waits.ended),
+        (State::Running, None),
+        "as the journal has it"
+    );
+    crowd.ends().await;
+}
+
+#[tokio::test]
+async fn one_without_a_turn_is_taken_up_for_its_operator_or_caller() {
+    let crowd = Crowd::found("", |_| "7".to_owned()).await;
+    let before = crowd.events(CROWD);
+    let pause = Decision {
+        action: Action::Pause,
+        step: None,
+        who: "me".to_owned(),
+        why: "to look".to_owned(),
+    };
+    let paused = crowd.runner.act(SagaId(CROWD), &pause).await.unwrap();
+    assert!(paused.paused, "{paused:?}");
+    assert!(crowd.events(CROWD) > before);
+    let resume = Decision {
+        action: Action::Resume,
+        ..pause
+    };
+    crowd.runner.act(SagaId(CROWD), &resume).await.unwrap();
+
+    let asked = CROWD - 1;
+    let before = crowd.events(asked);
+    let key = format!("k{asked}");
+    let caller = start(&crowd.runner, &crowd.plan, trigger("7", Some(&key), "")).unwrap();
+    assert!(caller.joined);
+    let taken_up = async {
+        while crowd.events(asked) == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken_up)
+        .await
+        .expect("nobody took it up");
+    crowd.ends().await;
+    assert_eq!(reply(caller).await.unwrap().status, 502);
+}
+
+#[tokio::test]
+async fn those_without_a_turn_keep_their_locks_and_a_drain_leaves_them() {
+    let crowd = Crowd::found("lock = \"${trigger.path.trip}\"\ntimeout = \"200ms\"", |id| {
+        id.to_string()
+    })
+    .await;
+    // The lock of one that waits for its turn is not free.
+    let trip = CROWD.to_string();
+    let second = start(&crowd.runner, &crowd.plan, trigger(&trip, None, "")).unwrap();
+    assert!(matches!(reply(second).await, Err(Refused::Locked)));
+    let before = crowd.events(CROWD);
+    let left = crowd.runner.drain(Duration::from_millis(50)).await;
+    assert_eq!(left, turns::IN_HAND);
+    crowd.open.send_replace(true);
+    assert_eq!(crowd.runner.drain(3 * PATIENCE).await, 0);
+    assert_eq!(crowd.events(CROWD), before, "the next start takes it up");
+    assert_eq!(crowd.state(CROWD).state, State::Running);
+}

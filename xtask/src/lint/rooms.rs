@@ -51,6 +51,7 @@ const IMPURE: &[&str] = &[
     "flate2",
     "futures",
     "getrandom",
+    "h2",
     "http",
     "http_body_util",
     "futures_util",

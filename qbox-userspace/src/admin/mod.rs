@@ -221,6 +221,9 @@ impl Admin {
 
 impl Drop for Admin {
     fn drop(&mut self) {
+        // While it still answers: a Qbox that takes this one's place may be there as soon as it doesn't, and what is made anew may have
+        // the same inode.
+        drop(self.socket.take());
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             drop(thread.join());

@@ -72,11 +72,19 @@ fn a_saga_that_is_stuck_is_found_understood_and_retried_until_it_is_green() -> R
     browser.press("Escape")?;
     browser.gone("dialog")?;
     // It was not mended yet: stuck again, and that is told too.
+    let before = world.service("hotel")?.count("DELETE");
     browser.click("text=Retry hotel")?;
     browser.fill("dialog input[required]", "let us see")?;
     browser.click("dialog [type=submit]")?;
     browser.see("[role=status].done", "Retry: recorded")?;
     browser.see("table.history", "decided: retry hotel (let us see)")?;
+    // Both attempts of the policy once more, and it waits again: only then is the hotel mended.
+    wait_for("the saga to be stuck again", DEADLINE, || {
+        let again = world.service("hotel")?.count("DELETE") == before + 2;
+        let sagas = world.qbox.admin().sagas()?;
+        let stuck = sagas.iter().any(|saga| saga["state"] == "stuck");
+        Ok((again && stuck).then_some(()))
+    })?;
 
     world.service("hotel")?.script(|_| Act::Serve);
     browser.see("section[aria-labelledby=why]", "hotel can't be finished")?;

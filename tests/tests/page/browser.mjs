@@ -27,7 +27,7 @@ const verbs = {
     await page?.context().close();
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     page = await context.newPage();
-    page.setDefaultTimeout(20000);
+    page.setDefaultTimeout(60000);
     said = [];
     page.on("console", (message) => { if (["error", "warning"].includes(message.type())) said.push(`${message.type()}: ${message.text()}`); });
     page.on("pageerror", (error) => said.push(`thrown: ${error.message}`));

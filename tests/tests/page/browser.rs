@@ -9,6 +9,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by a test for as long as it lasts: two browsers that draw without a graphics card take all of a small machine.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // What a test that failed held is nothing.
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The running browser. Dropping it ends it.
 pub(crate) struct Browser {

@@ -32,6 +32,7 @@ fn page(world: &World) -> Result<String> {
 
 #[test]
 fn a_saga_that_is_stuck_is_found_understood_and_retried_until_it_is_green() -> Result<()> {
+    let _one = browser::one_at_a_time();
     let world = World::new(&settings()?)?;
     let page = page(&world)?;
     let mut browser = Browser::start(&world.node)?;
@@ -107,6 +108,7 @@ fn a_saga_that_is_stuck_is_found_understood_and_retried_until_it_is_green() -> R
 
 #[test]
 fn every_view_in_both_schemes_and_at_phone_width() -> Result<()> {
+    let _one = browser::one_at_a_time();
     let world = World::new(&settings()?)?;
     let page = page(&world)?;
     world.book("1", r#"{"guest":"Ada"}"#)?;
@@ -146,6 +148,7 @@ fn every_view_in_both_schemes_and_at_phone_width() -> Result<()> {
 
 #[test]
 fn what_callers_send_is_text() -> Result<()> {
+    let _one = browser::one_at_a_time();
     let attack = r#"<img src=x onerror="alert(1)"><script>alert(2)</script>"#;
     // A step that sends what the caller sent, in a header and in a body, to a service that refuses it.
     let saga = r#"
@@ -187,6 +190,7 @@ request = { method = "PUT", url = "http://hotel.default.svc:8080/bookings/${trig
 
 #[test]
 fn ten_thousand_sagas_are_listed_without_a_stall() -> Result<()> {
+    let _one = browser::one_at_a_time();
     let saga = r#"
 name = "many"
 [trigger]
@@ -218,7 +222,7 @@ request = { method = "PUT", url = "http://hotel.default.svc:8080/bookings/1" }
     browser.open(&page, DESK, "light")?;
     browser.see("table.sagas tbody tr", "committed")?;
     // To the very end, as far as the list goes on; the rows that are drawn stay few.
-    wait_for("the list's end", DEADLINE * 4, || {
+    wait_for("the list's end", DEADLINE * 9, || {
         browser.evaluate("scrollTo(0, document.documentElement.scrollHeight)")?;
         let foot = browser.evaluate("document.querySelector('.foot')?.innerText ?? ''")?;
         Ok((foot == "10000 in all").then_some(()))

@@ -166,7 +166,7 @@ fn qbox_on_a_full_disk() -> Result<()> {
 
 #[test]
 fn qbox_and_a_sync_that_fails() -> Result<()> {
-    let ready = stops_and_goes_on(|disk| disk.sync = Sync::Fails(60))?;
+    let ready = stops_and_goes_on(|disk| disk.sync = Sync::Fails(120))?;
     ensure!(ready.contains("the disk failed"), "{ready}");
     Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main → app → { admin, gateway }
-//! gateway → { proxy, runner }      admin → runner
+//! gateway → { proxy, runner, observe }      admin → { runner, observe }      observe → plan
 //! runner → { journal, saga, upstream, keys }    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common
 //! netns, keys: leaves      config → keys (and fills saga's plan)
@@ -22,6 +22,7 @@ pub mod intercept;
 pub mod journal;
 pub mod keys;
 pub mod netns;
+pub mod observe;
 pub mod plan;
 pub mod proxy;
 pub mod runner;

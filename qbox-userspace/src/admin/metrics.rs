@@ -35,6 +35,8 @@ pub struct Traffic {
     pub http2: u64,
     /// HTTP requests, by what was done with them.
     pub requests: Tally,
+    /// Requests that passed unseen, though they could have been observed.
+    pub unseen: u64,
     /// Connections that were copied through unread, by reason.
     pub through: Tally,
     /// What went wrong, by kind.
@@ -107,6 +109,7 @@ impl Collector for Scrape {
         let mut draw = Draw(encoder);
         self.node(&mut draw)?;
         self.sagas(&mut draw)?;
+        self.observed(&mut draw)?;
         self.calls(&mut draw)?;
         self.journal(&mut draw)?;
         self.traffic(&mut draw)
@@ -264,6 +267,23 @@ impl Scrape {
             "triggers_joined",
             "Triggers that were joined to a saga with the same key",
             counts.joined,
+        )
+    }
+
+    fn observed(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let counts = self.0.node.observer.counts();
+        let unseen = (self.0.node.traffic)().unseen;
+        draw.tally(
+            "observed",
+            "Triggers of sagas that are only observed, by what became of their records",
+            "fate",
+            [
+                ("recorded", counts.recorded),
+                ("dropped", counts.dropped),
+                ("unrehearsed", counts.unrehearsed),
+                ("unseen", unseen),
+            ]
+            .into_iter(),
         )
     }
 

@@ -13,6 +13,7 @@ mod history;
 mod list;
 mod live;
 mod metrics;
+mod observed;
 mod page;
 mod peer;
 mod problem;
@@ -29,6 +30,7 @@ pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
 pub use view::{Capture, Other, Pod, Status};
 
+use crate::observe::Observer;
 use crate::runner::Runner;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -83,6 +85,8 @@ pub struct Node {
     pub capture: Box<dyn Fn() -> Capture + Send + Sync>,
     /// The pods that are known now.
     pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
+    /// What sagas that are only observed would have done.
+    pub observer: Observer,
     /// What the data path has counted so far.
     pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
     /// What is loaded now.

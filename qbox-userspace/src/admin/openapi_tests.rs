@@ -3,6 +3,7 @@
 use super::schema_tests::errors;
 use super::tests::{exchange, node, node_with, refused, start};
 use super::*;
+use crate::observe::{Answer, Sighting};
 use crate::runner::testing::{self, Act, Service, plan, runner, trigger};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -305,4 +306,62 @@ async fn answers_are_what_the_document_says() {
     );
     runner.drain(Duration::ZERO).await;
     assert_eq!(ask(&admin, "GET", "/readyz", "").0, 503);
+}
+
+#[tokio::test]
+async fn what_is_observed_is_what_the_document_says() {
+    let plan = plan(
+        "name = \"x\"\nmode = \"observe\"\n[trigger]\nurl = \"http://trips/trips/{trip}\"\n[[step]]\nname = \"hotel\"\n\
+         request = { method = \"PUT\", url = \"http://hotel/${trigger.path.trip}\", body = \"${trigger.body}\" }\n",
+    );
+    let node = node();
+    let observer = node.observer.clone();
+    let (admin, _folder) = start(&runner(), node);
+    let body = "x".repeat(1000);
+    let mut large = trigger("7", None, "");
+    large.request.body = body.into();
+    let deep = crate::saga::Trigger {
+        depth: 9,
+        ..trigger("8", None, "")
+    };
+    for (trigger, answer) in [
+        (large, Some(Answer::Status(201))),
+        (deep, Some(Answer::None)),
+        (trigger("9", None, ""), None),
+    ] {
+        let witness = observer.observe(&plan.0, plan.1, trigger, 8).unwrap();
+        if let Some(answer) = answer {
+            witness.answered(answer);
+        }
+    }
+    let known = async {
+        let done = |one: &Sighting| one.state.is_some() || one.unrehearsed.is_some();
+        while !observer.list(None, None, 10).iter().all(done) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), known)
+        .await
+        .unwrap();
+    let (_, page) = ask(&admin, "GET", "/api/v1/observed?limit=2&name=x", "");
+    let cursor = page["next"].as_str().unwrap();
+    let (_, rest) = ask(&admin, "GET", &format!("/api/v1/observed?cursor={cursor}"), "");
+    assert!(rest["next"].is_null());
+    let ids = [&page["observed"][0], &page["observed"][1], &rest["observed"][0]].map(|one| one["id"].clone());
+    for id in &ids {
+        let path = format!("/api/v1/observed/{}", id.as_str().unwrap());
+        let (status, record) = ask(&admin, "GET", &path, "");
+        assert_eq!((status, &record["id"]), (200, id));
+    }
+    assert_eq!(rest["observed"][0]["status"], 201);
+    let nobody = "/api/v1/observed/00000000-0000-0000-0000-000000000000";
+    assert_eq!(ask(&admin, "GET", nobody, "").0, 404);
+    assert_eq!(ask(&admin, "GET", "/api/v1/observed/x", "").0, 400);
+    assert_eq!(ask(&admin, "GET", "/api/v1/observed?state=stuck", "").0, 400);
+    assert_eq!(ask(&admin, "GET", "/api/v1/observed?cursor=x", "").0, 400);
+    let (_, metrics) = ask(&admin, "GET", "/metrics", "");
+    let metrics = metrics.as_str().unwrap();
+    for line in ["recorded", "unseen"].map(|fate| format!("qbox_observed_total{{fate=\"{fate}\"}} 3")) {
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
 }

@@ -9,6 +9,7 @@ use super::handover::handover;
 use super::history::SagaView;
 use super::list;
 use super::live::live;
+use super::observed;
 use super::page;
 use super::peer::Peer;
 use super::problem::problem;
@@ -50,6 +51,8 @@ pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         // One pattern for both: the second is an action's name.
         ("/api/v1/sagas/{id}", get(saga).post(actions::all)),
         ("/api/v1/sagas/{id}/{action}", post(actions::one)),
+        ("/api/v1/observed", get(observed::list)),
+        ("/api/v1/observed/{id}", get(observed::one)),
         ("/api/v1/events", get(events)),
         ("/api/v1/live", get(live)),
         ("/api/v1/definitions", get(definitions)),

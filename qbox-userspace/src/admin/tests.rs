@@ -25,8 +25,10 @@ pub(super) fn node() -> Node {
             };
             vec![pod("a", 42, None), pod("b", 43, Some("the port is taken"))]
         }),
+        observer: Observer::new(10, Arc::default()),
         traffic: Box::new(|| Traffic {
             requests: vec![("passed", 3)],
+            unseen: 3,
             ..Traffic::default()
         }),
         definitions: Box::new(Arc::default),

@@ -24,6 +24,7 @@ fn of_proxy(counters: &Counters, open: usize) -> Traffic {
         connections,
         over_limit,
         passed,
+        unseen,
         taken,
         http2,
         opaque,
@@ -48,6 +49,7 @@ fn of_proxy(counters: &Counters, open: usize) -> Traffic {
         over_limit: over_limit.get(),
         http2: http2.get(),
         requests: vec![("passed", passed.get()), ("taken", taken.get())],
+        unseen: unseen.get(),
         through: vec![
             ("opaque", opaque.get()),
             ("undecided", undecided.get()),

@@ -20,6 +20,7 @@ use crate::journal::{
     Coming, Durable, Journal, JournalError, Memory, OpenError, Page, Retention, Split, durable,
 };
 use crate::keys::Keys;
+use crate::observe::Observer;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State, Triggers};
 use crate::saga::{Durability, Plan};
@@ -119,7 +120,10 @@ async fn serve(
         .map(|saga| Ok((Definition::new(saga.plan)?, saga.file)))
         .collect::<Result<_, JournalError>>()?;
     let definitions: Vec<Definition> = loaded.iter().map(|(definition, _)| definition.clone()).collect();
-    let gateway = Arc::new(Gateway::new(&definitions, runner.clone(), reload::limits(config)));
+    let observer = Observer::new(config.limits.observed, Arc::new(config.secrets.names()));
+    let limits = reload::limits(config);
+    let gateway = Gateway::new(&definitions, runner.clone(), observer.clone(), limits);
+    let gateway = Arc::new(gateway);
     // Not the other way round, or neither would ever go.
     let triggers: Weak<dyn Triggers> = Arc::downgrade(&(Arc::clone(&gateway) as Arc<dyn Triggers>));
     runner.know(triggers);
@@ -168,6 +172,7 @@ async fn serve(
     let node = Node {
         capture: entrance.describe(),
         pods: entrance.pods(),
+        observer,
         traffic: counts::traffic(proxy.clone(), entrance.captured_so_far()),
         definitions: Box::new(move || told.told()),
         reload: Box::new(move || again.reload()),

@@ -108,11 +108,19 @@ impl Client {
     /// # Errors
     /// No Qbox answers there, or not with success, or not with what was expected.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let answer = self.in_time(PATIENCE, self.exchange(path, None)).await?;
+        let answer = self.ask(path).await?;
         if !answer.status.is_success() {
             bail!("{}", self.refusal(&answer));
         }
         answer.json()
+    }
+
+    /// GETs `path`; whatever is answered is an answer.
+    ///
+    /// # Errors
+    /// No Qbox answers there.
+    pub(super) async fn ask(&self, path: &str) -> Result<Answer> {
+        self.in_time(PATIENCE, self.exchange(path, None)).await
     }
 
     /// POSTs `body` as JSON to `path`.

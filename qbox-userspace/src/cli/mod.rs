@@ -9,6 +9,7 @@ mod client;
 mod completions;
 mod exec;
 mod import;
+mod observed;
 mod plan;
 mod probe;
 mod show;
@@ -82,6 +83,10 @@ enum Sagas {
     List {
         #[command(flatten)]
         which: Which,
+        /// Instead, triggers of sagas with `mode = "observe"`, youngest first: what they were answered, and where their sagas would
+        /// have ended. Of the filters, --name alone.
+        #[arg(long)]
+        observed: bool,
         /// By `arrived`, `ended` or `name`; with `-` before it, the last first.
         #[arg(
             long,
@@ -124,9 +129,10 @@ enum Sagas {
     Pause(act::Decision),
     /// Go on with a paused saga.
     Resume(act::Decision),
-    /// One saga, with all that happened to it: where its time went, and each attempt with its answer.
+    /// One saga, with all that happened to it: where its time went, and each attempt with its answer. Or a trigger that was only
+    /// observed: what its saga would have sent, and what it was answered.
     Show {
-        /// Its id, as X-Qbox-TransactionID of its reply has it.
+        /// Its id, as X-Qbox-TransactionID of its reply has it, or a list.
         id: saga::SagaId,
         #[command(flatten)]
         asking: Asking,
@@ -285,11 +291,19 @@ fn sagas(about: Sagas) -> anyhow::Result<ExitCode> {
     match about {
         Sagas::List {
             which,
+            observed,
             sort,
             limit,
             cursor,
             asking,
         } => {
+            if observed {
+                // One that is not the default is refused, as all that the API doesn't know.
+                let sort = Some(&sort).filter(|sort| *sort != "-arrived");
+                let place = which::pairs(&[("sort", sort), ("cursor", cursor.as_ref())]);
+                let path = format!("/api/v1/observed?limit={limit}{place}{}", which.query());
+                return ask(&asking, &path, observed::page);
+            }
             let place = which::pairs(&[("sort", Some(&sort)), ("cursor", cursor.as_ref())]);
             let path = format!("/api/v1/sagas?limit={limit}{place}{}", which.query());
             ask(&asking, &path, show::sagas)
@@ -304,7 +318,7 @@ fn sagas(about: Sagas) -> anyhow::Result<ExitCode> {
             let path = format!("/api/v1/events?limit={limit}{follow_too}{}", which.query());
             tail::tail(&asking, &path, follow)
         }
-        Sagas::Show { id, asking } => ask(&asking, &format!("/api/v1/sagas/{id}"), timeline::saga),
+        Sagas::Show { id, asking } => observed::show(&asking, id),
         Sagas::Retry(decision) => act::act("retry", &decision),
         Sagas::Skip(decision) => act::act("skip", &decision),
         Sagas::Resolve(decision) => act::act("resolve", &decision),

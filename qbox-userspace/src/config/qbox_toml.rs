@@ -128,6 +128,8 @@ pub struct Limits {
     pub upstream_connections: usize,
     /// How deep sagas nest.
     pub depth: u8,
+    /// Triggers that are only observed of which a record is kept; 0: none.
+    pub observed: usize,
 }
 
 /// `[proxy]`: the connections from the pods.
@@ -258,6 +260,7 @@ impl Default for Config {
                 steps_in_flight: 64,
                 upstream_connections: 64,
                 depth: 8,
+                observed: 1000,
             },
             proxy: Proxy {
                 detect_timeout: SECOND,
@@ -383,6 +386,9 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         );
         set(&mut limits.depth, t.get("depth"), |n| {
             u8::try_from(n.integer(1, 255)?).ok()
+        });
+        set(&mut limits.observed, t.get("observed"), |n| {
+            usize::try_from(n.integer(0, 100_000)?).ok()
         });
     });
     section(root, "proxy", |t| {

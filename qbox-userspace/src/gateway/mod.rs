@@ -9,11 +9,14 @@ mod problem;
 pub use index::Index;
 
 use crate::journal::{JournalError, plan_hash};
-use crate::proxy::{Handled, Handler, Head, Reply, Taken, Verdict};
+use crate::observe::{Answer, Observer};
+use crate::proxy::{Handled, Handler, Head, Heard, Listener, Reply, Taken, Verdict};
 use crate::runner::{Found, Runner, SagaHandle, Triggers};
 use crate::saga::{self, Mode, Plan, PlanHash, Request, RequestHead};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The name of the field that tells a caller its saga's id.
@@ -54,31 +57,38 @@ pub struct Gateway {
     /// A request is held against the definitions that are there when it comes; a saga keeps the plan that it began with.
     table: ArcSwap<Table>,
     runner: Runner,
+    observer: Observer,
 }
 
 /// What a reload exchanges, all of it at once.
 #[derive(Debug)]
 struct Table {
     index: Index,
+    /// The ports of triggers that are only observed.
+    observed: HashSet<u16>,
     settings: Settings,
 }
 
 impl Table {
     fn new(definitions: &[Definition], settings: Settings) -> Self {
+        let plans = definitions.iter().map(|definition| &definition.plan);
+        let observed = plans.filter(|plan| plan.mode == Mode::Observe);
         Self {
             index: Index::new(definitions),
+            observed: observed.map(|plan| plan.trigger.port).collect(),
             settings,
         }
     }
 }
 
 impl Gateway {
-    /// A gateway for these definitions.
+    /// A gateway for these definitions. What is only to be observed the observer is shown.
     #[must_use]
-    pub fn new(definitions: &[Definition], runner: Runner, settings: Settings) -> Self {
+    pub fn new(definitions: &[Definition], runner: Runner, observer: Observer, settings: Settings) -> Self {
         Self {
             table: ArcSwap::from_pointee(Table::new(definitions, settings)),
             runner,
+            observer,
         }
     }
 
@@ -105,6 +115,19 @@ impl Gateway {
             Ok(handle) => self.reply(handle).await,
             Err(refused) => problem::refused(&refused),
         }
+    }
+
+    /// Has a trigger that passes noted; who listens then hears what it is answered.
+    fn observe(&self, definition: &Definition, trigger: saga::Trigger, limit: u8) -> Option<Listener> {
+        let Definition { plan, hash } = definition;
+        let witness = self.observer.observe(plan, *hash, trigger, limit)?;
+        Some(Listener::new(move |heard| {
+            witness.answered(match heard {
+                Heard::Status(status) => Answer::Status(status),
+                Heard::Unreadable => Answer::Unreadable,
+                Heard::Nothing => Answer::None,
+            });
+        }))
     }
 
     async fn reply(&self, handle: SagaHandle) -> Reply {
@@ -156,10 +179,15 @@ impl Handler for Gateway {
         }
     }
 
+    fn listens(&self, destination: Option<SocketAddr>) -> bool {
+        let table = self.table.load();
+        destination.is_some_and(|to| table.observed.contains(&to.port()))
+    }
+
     async fn handle(&self, request: Taken) -> Handled {
         let fields = request.headers.iter().map(|(n, v)| (n.as_str(), &v[..]));
         let Some(head) = RequestHead::new(&request.method, &request.target, fields) else {
-            return Handled::Pass;
+            return Handled::Pass(None);
         };
         // What was a trigger when its head came may be none any more.
         let (found, limit) = {
@@ -168,19 +196,19 @@ impl Handler for Gateway {
             (found, table.settings.depth)
         };
         let Some(definition) = found else {
-            return Handled::Pass;
+            return Handled::Pass(None);
         };
+        let pattern = &definition.plan.trigger;
+        let mut trigger = saga::trigger(pattern, &head, request.body.clone(), request.destination);
+        trigger.http2 = request.http2;
         if definition.plan.mode == Mode::Observe {
             tracing::info!(
                 name = definition.plan.name,
                 url = %self.runner.secrets().url(&head.url()),
                 "a saga would have begun (mode observe)"
             );
-            return Handled::Pass;
+            return Handled::Pass(self.observe(&definition, trigger, limit));
         }
-        let pattern = &definition.plan.trigger;
-        let mut trigger = saga::trigger(pattern, &head, request.body.clone(), request.destination);
-        trigger.http2 = request.http2;
         let reply = self.answer(&definition, limit, trigger, request.via.clone());
         Handled::Reply(reply.await)
     }

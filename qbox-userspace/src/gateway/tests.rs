@@ -48,7 +48,7 @@ fn gateway(sagas: &[String], in_flight: usize) -> Gateway {
         Upstream::new(Default::default()),
         settings,
     );
-    Gateway::new(&definitions, runner, LIMITS)
+    Gateway::new(&definitions, runner, Observer::new(10, Arc::default()), LIMITS)
 }
 
 /// A saga of one step that is sent to `service`, and whose reply is its name.
@@ -97,7 +97,7 @@ async fn ask(gateway: &Gateway, asked: &Asked<'_>) -> Option<Reply> {
     let handled = tokio::time::timeout(Duration::from_secs(10), gateway.handle(taken)).await;
     match handled.expect("no reply came") {
         Handled::Reply(reply) => Some(reply),
-        Handled::Pass => None,
+        Handled::Pass(_) => None,
     }
 }
 
@@ -221,6 +221,16 @@ async fn a_saga_that_only_observes_passes_everything_on() {
     ));
     assert!(ask(&gateway, &Asked::post("/trips/7", "")).await.is_none());
     assert_eq!(service.seen(), []);
+    let observed = gateway.observer.list(None, None, 10);
+    assert_eq!(observed.len(), 1);
+    assert_eq!(
+        (observed[0].name.as_str(), observed[0].url.as_str()),
+        ("x", "http://trips.default.svc:8080/trips/7")
+    );
+    // Nobody listens to what `ask` got back.
+    assert_eq!(observed[0].answer, "unanswered");
+    let to = |port| Some(SocketAddr::from(([10, 0, 0, 7], port)));
+    assert!(gateway.listens(to(8080)) && !gateway.listens(to(80)) && !gateway.listens(None));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! The plan room: a saga rehearsed. What `qbox plan` shows of a saga file: its graph, every request that it would send,
-//! and what would be undone.
+//! and what would be undone; and of a trigger that is only observed, what its saga would have sent.
 //!
 //! The real machine decides; nothing is sent. Answers come from a file or are made up, time is the machine's own. Must not
 //! know the network, clocks or running sagas. Errors: [`RequestError`] for a trigger's text that is no request.
@@ -17,7 +17,7 @@ pub use request::{RequestError, TextRequest, read_request};
 pub use svg::svg;
 
 use crate::config::Answer;
-use crate::saga::{Kind, Plan, StepId, Trigger, sample_trigger};
+use crate::saga::{Kind, Plan, SagaId, StepId, Trigger, sample_trigger};
 use std::sync::Arc;
 
 /// All that `qbox plan` tells of a saga.
@@ -53,7 +53,9 @@ impl Prospect {
     pub fn new(plan: Arc<Plan>, trigger: Option<Trigger>, answers: &[Answer], fail: Option<StepId>) -> Self {
         let made_up = trigger.is_none();
         let trigger = trigger.unwrap_or_else(|| sample_trigger(&plan));
-        let run = |fail| rehearse(&plan, &trigger, &Script { answers, fail });
+        // The same each time.
+        let saga = SagaId(0);
+        let run = |fail| rehearse(&plan, &trigger, &Script { answers, fail, saga });
         let forward = run(None);
         let mut failures = Vec::new();
         for (step, of) in (0u16..).map(StepId).zip(&plan.steps) {

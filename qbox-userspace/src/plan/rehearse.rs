@@ -32,6 +32,8 @@ pub struct Script<'a> {
     pub answers: &'a [Answer],
     /// The step that fails, whatever was given for it.
     pub fail: Option<(StepId, How)>,
+    /// The saga's id.
+    pub saga: SagaId,
 }
 
 /// One request of a rehearsal.
@@ -100,9 +102,9 @@ impl Rehearsal {
 #[must_use]
 pub fn rehearse(plan: &Arc<Plan>, trigger: &Trigger, script: &Script<'_>) -> Rehearsal {
     let mut now = Timestamp(0);
-    // Id, hash and seed only have to be the same each time.
+    // Hash and seed only have to be the same each time.
     let (mut saga, _) = Saga::begin(
-        SagaId(0),
+        script.saga,
         Arc::clone(plan),
         PlanHash([0; 32]),
         0,

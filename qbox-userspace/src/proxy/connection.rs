@@ -8,6 +8,7 @@ use super::buffer::Buffer;
 use super::explicit::Authority;
 use super::head;
 use super::inner::{Inner, Phase};
+use super::listener::Listener;
 use super::request::{RequestEnd, RequestSide};
 use super::response::{ResponseEnd, ResponseSide};
 use super::{Handler, Origin, http2, sock};
@@ -21,7 +22,7 @@ use std::task::{Poll, Waker};
 use tokio::net::TcpStream;
 
 /// A response that the client waits for, in the order of the requests (RFC 9112, 9.3.2).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Awaited {
     /// Answers HEAD: no body.
     pub(super) head: bool,
@@ -31,6 +32,8 @@ pub(super) struct Awaited {
     pub(super) leaves: bool,
     /// We have sent `100 Continue` ourselves: the upstream's is one too many.
     pub(super) swallow_continue: bool,
+    /// Somebody wants to hear its status.
+    pub(super) listener: Option<Listener>,
 }
 
 impl Awaited {
@@ -41,6 +44,7 @@ impl Awaited {
             connect: request.connect,
             leaves: request.upgrade || request.connect,
             swallow_continue: continued,
+            listener: None,
         }
     }
 }
@@ -218,13 +222,14 @@ impl<H> Link<'_, H> {
 
     /// Notes a response that becomes due.
     pub(super) fn await_response(&self, awaited: Awaited) {
+        let leaves = awaited.leaves;
         let lost = self.peek(|state| {
             if !state.lost {
                 state.awaited.push_back(awaited);
             }
             state.lost
         });
-        if lost && awaited.leaves {
+        if lost && leaves {
             self.go_opaque();
         }
     }

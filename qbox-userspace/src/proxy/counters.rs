@@ -28,6 +28,9 @@ pub struct Counters {
     pub over_limit: Counter,
     /// Requests passed on.
     pub passed: Counter,
+    /// Requests passed on, of these, that the handler was to look at before and could not be shown: their body is too long, is coded,
+    /// or did not come.
+    pub unseen: Counter,
     /// Requests answered by the handler.
     pub taken: Counter,
     /// Connections of HTTP/2 with prior knowledge.

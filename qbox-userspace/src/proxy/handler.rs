@@ -1,5 +1,6 @@
 //! What the proxy asks of whoever stands above it. The proxy relays; the handler may take a request for itself.
 
+use super::Listener;
 use crate::upstream::Via;
 use bytes::Bytes;
 use std::future::Future;
@@ -55,12 +56,12 @@ pub struct Taken {
 }
 
 /// A handler's answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Handled {
     /// Write this to the client.
     Reply(Reply),
-    /// It was no trigger after all: pass the very bytes on.
-    Pass,
+    /// Pass the very bytes on. Somebody may want to hear what they are answered.
+    Pass(Option<Listener>),
 }
 
 /// A response for the client; the proxy adds the framing (`Content-Length`, `Connection`) and `Date`.
@@ -93,6 +94,11 @@ impl Reply {
 pub trait Handler: Send + Sync + 'static {
     /// Looks at a head. Called for every request: it should allocate nothing.
     fn inspect(&self, head: Head<'_>) -> Verdict;
+
+    /// Whether it may want to hear what requests are answered that go there. Where it may, responses of HTTP/2 are read from their
+    /// connection's first one on, since each can depend on all before it; where it may not, nothing is read of them, and
+    /// a [`Listener`] may hear [`Heard::Unreadable`](super::Heard::Unreadable).
+    fn listens(&self, destination: Option<SocketAddr>) -> bool;
 
     /// Answers a request that was taken. The caller going away does not cancel what it started.
     fn handle(&self, request: Taken) -> impl Future<Output = Handled> + Send;

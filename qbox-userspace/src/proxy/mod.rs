@@ -21,6 +21,7 @@ mod handler;
 mod head;
 mod http2;
 mod inner;
+mod listener;
 mod reply;
 mod request;
 mod response;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use counters::{Counter, Counters, Errors};
 pub use handler::{Handled, Handler, Head, Reply, Taken, Verdict};
+pub use listener::{Heard, Listener};
 
 use crate::upstream::{Hosts, Via};
 use inner::{Inner, Phase};

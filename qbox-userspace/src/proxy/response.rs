@@ -8,7 +8,7 @@ use super::connection::{Failure, Link, State, Target, Upstream};
 use super::explicit::loops;
 use super::framing::Body;
 use super::head::{self, End};
-use super::{Handler, http2, sock};
+use super::{Handler, Heard, http2, sock};
 use crate::upstream::{dial, resolve};
 use std::future::poll_fn;
 use std::io;
@@ -393,6 +393,11 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                         return (Scan::Swallow(end), done);
                     }
                     self.buffer.scan(end);
+                    if (tunnel || response.status >= 200)
+                        && let Some(listener) = state.awaited.get_mut(done).and_then(|a| a.listener.take())
+                    {
+                        listener.hear(Heard::Status(response.status));
+                    }
                     if tunnel {
                         return (Scan::Tunnel, done + 1);
                     }

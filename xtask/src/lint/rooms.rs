@@ -5,15 +5,18 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("main", &["app", "cli"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
-    ("admin", &["runner", "journal", "saga", "config"]),
+    (
+        "admin",
+        &["runner", "observe", "plan", "journal", "saga", "config"],
+    ),
     (
         "gateway",
         &[
-            "proxy", "runner", "journal", "saga", "upstream", "netns", "config",
+            "proxy", "runner", "observe", "plan", "journal", "saga", "upstream", "netns", "config",
         ],
     ),
     (
@@ -24,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("proxy", &["intercept", "upstream", "netns", "config"]),
     ("intercept", &["netns", "config"]),
     ("upstream", &["netns", "config"]),
+    ("observe", &["plan", "config", "saga"]),
     ("plan", &["config", "saga"]),
     ("import", &["config", "saga", "plan"]),
     ("config", &["saga", "keys"]),

@@ -273,6 +273,7 @@ impl Relay<'_> {
                     }
                 }
                 setting::HEADER_TABLE_SIZE => {
+                    self.responses.allow(value);
                     table = Some(table.map_or(value, |least: u32| least.min(value)))
                 }
                 setting::MAX_FRAME_SIZE => value = value.min(LONGEST as u32),
@@ -370,6 +371,7 @@ impl Relay<'_> {
             length: None,
             head: false,
             window: self.down.initial,
+            listener: None,
             state: State::Passed,
         };
         if id > self.serves {

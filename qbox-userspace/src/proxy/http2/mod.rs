@@ -11,6 +11,7 @@ mod hpack;
 mod huffman;
 mod own;
 mod relay;
+mod responses;
 mod stream;
 mod table;
 mod upstream;
@@ -26,6 +27,7 @@ use super::{Handled, Handler, Origin, sock};
 use client::Above;
 use frame::{Code, Error};
 use relay::{Limits, Relay, Took, Whither};
+use responses::Responses;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -103,7 +105,12 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, from: &Origin, 
         lonely: failure
             .is_some()
             .then(|| Instant::now() + settings.detect_timeout),
-        relay: Relay::new(&inner.counters, limits, failure),
+        relay: Relay::new(
+            &inner.counters,
+            limits,
+            failure,
+            Responses::new(inner.handler.listens(from.destination)),
+        ),
         client: Side {
             stream: begun.client,
             buffer: begun.from_client,
@@ -204,7 +211,7 @@ impl<H: Handler> Session<'_, H> {
     fn handled(&mut self, context: &mut Context<'_>) -> bool {
         let mut any = false;
         while let Poll::Ready(Some((id, handled))) = self.answers.poll_recv(context) {
-            self.relay.handled(id, &handled);
+            self.relay.handled(id, handled);
             any = true;
         }
         any

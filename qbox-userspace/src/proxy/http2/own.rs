@@ -1,5 +1,6 @@
 //! The streams that are Qbox's: a request is read, handed over, answered; or, if it passes after all, sent on late.
 
+use super::super::Listener;
 use super::super::handler::{Handled, Reply as Answer, Taken};
 use super::super::reply::problem;
 use super::frame::{self, Code, USUAL, flag, kind};
@@ -144,14 +145,14 @@ impl Relay<'_> {
             frame::credit(self.down.own(), id, size);
         }
         if length > max_body && look {
-            self.pass_late(id);
+            self.pass_unseen(id);
         } else if length > max_body {
             self.counters.errors.body_too_large.add();
             let detail = format!("the body of a request that starts a saga is over {max_body} bytes");
             self.answer(id, &problem(413, &detail));
         } else if self.own.kept > max_body.saturating_mul(self.limits.bodies) {
             if look {
-                self.pass_late(id);
+                self.pass_unseen(id);
             } else {
                 let mut answer = problem(
                     503,
@@ -193,7 +194,7 @@ impl Relay<'_> {
     }
 
     /// The handler has answered.
-    pub(super) fn handled(&mut self, id: u32, handled: &Handled) {
+    pub(super) fn handled(&mut self, id: u32, handled: Handled) {
         // The client may have left; what it started goes on.
         let state = self.streams.get(&id).map(|stream| &stream.state);
         if !matches!(state, Some(State::Handling(_))) {
@@ -202,9 +203,9 @@ impl Relay<'_> {
         match handled {
             Handled::Reply(answer) => {
                 self.counters.taken.add();
-                self.answer(id, answer);
+                self.answer(id, &answer);
             }
-            Handled::Pass => self.pass_late(id),
+            Handled::Pass(listener) => self.pass_late(id, listener),
         }
     }
 
@@ -224,8 +225,14 @@ impl Relay<'_> {
         self.own.replying.push_back(id);
     }
 
+    /// Sends a request on that the handler was to look at, and could not be shown.
+    fn pass_unseen(&mut self, id: u32) {
+        self.counters.unseen.add();
+        self.pass_late(id, None);
+    }
+
     /// Sends a request on that was read, and as much of it as was.
-    pub(super) fn pass_late(&mut self, id: u32) {
+    fn pass_late(&mut self, id: u32, listener: Option<Listener>) {
         if self.up.is_none() {
             self.unreachable(id);
             return;
@@ -267,6 +274,7 @@ impl Relay<'_> {
         frame::credit(&mut up.bytes, up_id, granted);
         up.debt += left.len() as u64;
         stream.up = up_id;
+        stream.listener = listener;
         if !left.is_empty() {
             self.own.late.push_back(id);
         }
@@ -431,7 +439,7 @@ impl Relay<'_> {
         }
         for (id, look) in late {
             if look {
-                self.pass_late(id);
+                self.pass_unseen(id);
             } else {
                 self.answer(id, &problem(408, "the request's body did not come in time"));
             }

@@ -1,8 +1,8 @@
 //! One HTTP/2 connection between its client and its service, without sockets: bytes come in, bytes to be written go out.
 //!
 //! It is no end of the connection. Frames pass as they came, so that windows, settings, pings, priorities, interim
-//! responses, trailers, resets and GOAWAY are between client and service; responses are not even decoded. Only requests'
-//! fields are, to find the ones that the handler takes. For the streams of those Qbox is the server, and from then on
+//! responses, trailers, resets and GOAWAY are between client and service; responses are not even decoded, but where somebody may
+//! want to hear their statuses ([`Responses`]). Only requests' fields are, to find the ones that the handler takes. For the streams of those Qbox is the server, and from then on
 //!
 //! - the service has not seen all blocks of fields, so requests that pass are written anew, in a form that needs no table;
 //! - what Qbox sends to the client uses up a window that the service believes to be its own: [`Out::debt`];
@@ -16,6 +16,7 @@ use super::super::handler::Taken;
 use super::frame::{self, Code, Error, MAX_STREAM, flag, kind, setting};
 use super::hpack::{self, Decoder, Fields};
 use super::own::{Late, Own};
+use super::responses::Responses;
 use super::stream::Stream;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -185,11 +186,17 @@ pub(super) struct Relay<'a> {
     /// The service should have begun by then.
     hello: Instant,
     pub(super) own: Own,
+    pub(super) responses: Responses,
 }
 
 impl<'a> Relay<'a> {
     /// `failure`: there is no service.
-    pub(super) fn new(counters: &'a Counters, limits: Limits, failure: Option<Failure>) -> Self {
+    pub(super) fn new(
+        counters: &'a Counters,
+        limits: Limits,
+        failure: Option<Failure>,
+        responses: Responses,
+    ) -> Self {
         let mut relay = Self {
             counters,
             limits,
@@ -218,6 +225,7 @@ impl<'a> Relay<'a> {
             leaving: Leaving::No,
             hello: Instant::now() + limits.wait,
             own: Own::default(),
+            responses,
         };
         match failure {
             None => {

@@ -1,5 +1,6 @@
 //! One stream as a relay knows it. Knows no frames.
 
+use super::super::Listener;
 use super::hpack::Fields;
 use super::own::{Late, Reply};
 use bytes::Bytes;
@@ -20,6 +21,8 @@ pub(super) struct Stream {
     pub(super) head: bool,
     /// What the client takes on it of what Qbox itself sends.
     pub(super) window: i64,
+    /// Somebody wants to hear the service's status.
+    pub(super) listener: Option<Listener>,
     pub(super) state: State,
 }
 

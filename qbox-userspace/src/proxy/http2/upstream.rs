@@ -1,4 +1,5 @@
-//! Frames of the service's: they pass, with the client's numbers of their streams. Fields are not decoded.
+//! Frames of the service's: they pass, with the client's numbers of their streams. Their fields are read at most
+//! (`responses.rs`), never changed.
 
 use super::frame::{self, Code, Error, HEADER, LONGEST, MAX_STREAM, flag, kind, setting};
 use super::relay::{Block, HIGH, Out, Relay, Took, repay};
@@ -179,6 +180,7 @@ impl Relay<'_> {
             false => self.client_of(block.stream),
         };
         // Of one that is over it must pass all the same: the client's table depends on it.
+        self.hear(&block, open);
         let id = open.or_else(|| self.client_of_gone(block.stream));
         let id = id.ok_or(Error::protocol("HEADERS on a stream that nobody knows"))?;
         frame::block(
@@ -194,6 +196,18 @@ impl Relay<'_> {
             self.server_said_all(id);
         }
         Ok(())
+    }
+
+    /// Tells who listens on a stream what it is answered.
+    fn hear(&mut self, block: &Block, stream: Option<u32>) {
+        let stream = stream.and_then(|id| self.streams.get_mut(&id));
+        let awaited = stream.filter(|stream| stream.listener.is_some() && block.kind == kind::HEADERS);
+        let Some(heard) = self.responses.read(&block.fields, awaited.is_some()) else {
+            return;
+        };
+        if let Some(listener) = awaited.and_then(|stream| stream.listener.take()) {
+            listener.hear(heard);
+        }
     }
 
     fn upstream_settings(&mut self, head: frame::Head, payload: &[u8]) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use super::super::framing::Body;
 use super::super::head;
 use super::super::inner::Phase as Life;
 use super::super::reply::{self, CONTINUE, Terms};
-use super::super::{Handled, Handler, Reply, Taken, Verdict, sock};
+use super::super::{Handled, Handler, Listener, Reply, Taken, Verdict, sock};
 use super::scan::Phase;
 use super::{RequestEnd, RequestSide};
 use bytes::Bytes;
@@ -41,14 +41,14 @@ impl<H: Handler> RequestSide<'_, H> {
             }
             if only_looked_at && lost {
                 let unread = self.read_head(&request);
-                return self.pass_whole(&request, &unread).await;
+                return self.pass_unseen(&request, &unread).await;
             }
             // Nobody would get its answer, so it does not begin.
             return Err(self.unclaimed());
         }
         if request.coded && only_looked_at {
             let unread = self.read_head(&request);
-            return self.pass_whole(&request, &unread).await;
+            return self.pass_unseen(&request, &unread).await;
         }
         if request.coded {
             let message = "a request body with a transfer coding beside chunked can't be read";
@@ -59,7 +59,7 @@ impl<H: Handler> RequestSide<'_, H> {
         }
         let whole = self.read_whole(&request, max_body).await?;
         if !whole.left.is_done() || whole.body.len() > max_body {
-            return self.pass_whole(&request, &whole).await;
+            return self.pass_unseen(&request, &whole).await;
         }
         let parsed = head::with_request(whole.raw.get(..request.len).unwrap_or_default(), |head| Taken {
             method: head.method.to_owned(),
@@ -80,7 +80,7 @@ impl<H: Handler> RequestSide<'_, H> {
         let handled = tokio::spawn(async move { handler.handle(taken).await }).await;
         match handled {
             Ok(Handled::Reply(answer)) => self.answer(&request, &answer).await,
-            Ok(Handled::Pass) => self.pass_whole(&request, &whole).await,
+            Ok(Handled::Pass(listener)) => self.pass_whole(&request, &whole, listener).await,
             Err(error) => {
                 tracing::error!(%error, "the handler of a taken request failed");
                 self.answer(&request, &reply::problem(500, "the request's handler failed"))
@@ -203,8 +203,19 @@ impl<H: Handler> RequestSide<'_, H> {
         Ok(())
     }
 
+    /// Passes on what the handler was to look at, and could not be shown.
+    async fn pass_unseen(&mut self, request: &head::Request, whole: &Whole) -> Result<(), RequestEnd> {
+        self.link.inner.counters.unseen.add();
+        self.pass_whole(request, whole, None).await
+    }
+
     /// Passes on what was read, and then what is left as it comes.
-    async fn pass_whole(&mut self, request: &head::Request, whole: &Whole) -> Result<(), RequestEnd> {
+    async fn pass_whole(
+        &mut self,
+        request: &head::Request,
+        whole: &Whole,
+        listener: Option<Listener>,
+    ) -> Result<(), RequestEnd> {
         if self.link.peek(|state| state.upstream_ended) {
             return Err(self
                 .refuse(
@@ -221,7 +232,9 @@ impl<H: Handler> RequestSide<'_, H> {
             Ok(upstream) => upstream,
             Err(failure) => return Err(self.unreachable(&failure).await),
         };
-        self.link.await_response(Awaited::to(request, whole.continued));
+        let mut awaited = Awaited::to(request, whole.continued);
+        awaited.listener = listener;
+        self.link.await_response(awaited);
         self.link.update(|state| state.taking = false);
         for part in origin_form(&whole.raw, request.route.as_ref()) {
             if sock::write_all(&upstream, part).await.is_err() {

@@ -225,6 +225,29 @@ async fn no_trigger_after_all() {
     assert_eq!(ends.rig.taken().len(), 6);
 }
 
+/// Of each stream its own, though statuses come to stand in the service's table; and that there was none.
+#[tokio::test]
+async fn who_listens_hears_what_a_stream_was_answered() {
+    let mut ends = ends().await;
+    let statuses = [201, 409, 200, 201, 409, 418];
+    for status in statuses {
+        for path in ["/1", "/look"] {
+            let answer = ends.send(path, "x").await;
+            let (_, mut respond) = ends.call().await;
+            let response = Response::builder().status(status).body(()).unwrap();
+            respond.send_response(response, true).unwrap();
+            assert_eq!(whole(answer).await.0, status);
+        }
+    }
+    let heard = || ends.rig.heard();
+    assert_eq!(heard(), statuses.map(Heard::Status));
+    let answer = ends.send("/look", "x").await;
+    let (_, mut respond) = ends.call().await;
+    respond.send_reset(Reason::INTERNAL_ERROR);
+    assert!(timeout(PATIENCE, answer).await.unwrap().is_err());
+    assert_eq!(ends.rig.heard().last(), Some(&Heard::Nothing));
+}
+
 /// What is too long to be looked at passes unseen, and goes on.
 #[tokio::test]
 async fn a_body_that_is_too_long_to_look_at() {
@@ -241,6 +264,7 @@ async fn a_body_that_is_too_long_to_look_at() {
     ends.serve().await;
     assert_eq!(whole(answer).await.2, format!("/look {long}end"));
     assert!(ends.rig.taken().is_empty());
+    assert_eq!(ends.rig.proxy.counters().unseen.get(), 1);
 }
 
 #[tokio::test]

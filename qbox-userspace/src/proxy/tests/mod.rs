@@ -10,7 +10,7 @@ mod relay;
 mod splits;
 mod taken;
 
-use super::{Handled, Handler, Head, Proxy, Reply, Settings, Taken, Verdict};
+use super::{Handled, Handler, Head, Heard, Listener, Proxy, Reply, Settings, Taken, Verdict};
 use crate::upstream::{Hosts, Via};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -33,6 +33,8 @@ struct Script {
     begun: Notify,
     go: Notify,
     finished: Notify,
+    /// Of requests that were looked at.
+    heard: Arc<Mutex<Vec<Heard>>>,
 }
 
 impl Handler for Script {
@@ -50,6 +52,10 @@ impl Handler for Script {
         }
     }
 
+    fn listens(&self, _: Option<SocketAddr>) -> bool {
+        true
+    }
+
     async fn handle(&self, request: Taken) -> Handled {
         self.taken.lock().unwrap().push(request.clone());
         self.begun.notify_one();
@@ -58,7 +64,8 @@ impl Handler for Script {
             self.finished.notify_one();
         }
         if request.target.contains("/maybe") || request.target.contains("/look") {
-            return Handled::Pass;
+            let heard = Arc::clone(&self.heard);
+            return Handled::Pass(Some(Listener::new(move |what| heard.lock().unwrap().push(what))));
         }
         Handled::Reply(Reply {
             status: 201,
@@ -138,6 +145,10 @@ impl Rig {
             .expect("no connection came")
             .unwrap();
         Peer::new(stream)
+    }
+
+    fn heard(&self) -> Vec<Heard> {
+        self.script.heard.lock().unwrap().clone()
     }
 
     fn taken(&self) -> Vec<Taken> {

@@ -239,11 +239,57 @@ async fn what_is_only_looked_at_passes_however_long() {
         assert_eq!(rig.taken().len(), seen);
     }
     assert_eq!(rig.proxy.counters().passed.get(), 6);
+    assert_eq!(rig.proxy.counters().unseen.get(), 4);
     // Half of one, too.
     client.send(format!("{chunked}2\r\nh")).await;
     client.finish().await;
     server.expect(format!("{chunked}2\r\nh")).await;
     server.expect_end().await;
+}
+
+/// Each answer in its place, interim ones aside; and whatever keeps it from coming.
+#[tokio::test]
+async fn who_listens_hears_what_it_was_answered() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    let look = "GET /look HTTP/1.1\r\n\r\n";
+    let other = "GET /other HTTP/1.1\r\n\r\n";
+    client.send(format!("{look}{other}")).await;
+    server.expect(format!("{look}{other}")).await;
+    assert_eq!(rig.heard(), []);
+    let first = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let second = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    server.send(format!("{first}{second}")).await;
+    client.expect(format!("{first}{second}")).await;
+    assert_eq!(rig.heard(), [Heard::Status(404)]);
+    // The service says what is no answer.
+    client.send(look).await;
+    server.expect(look).await;
+    server.send("no answer\r\n\r\n").await;
+    client.expect("no answer\r\n\r\n").await;
+    assert_eq!(rig.heard(), [Heard::Status(404), Heard::Nothing]);
+
+    // It ends; there is none.
+    let (mut client, mut server) = rig.pair().await;
+    client.send(look).await;
+    server.expect(look).await;
+    drop(server);
+    client.expect_end().await;
+    assert_eq!(rig.heard().len(), 3);
+    let mut client = rig.client_of(nowhere().await).await;
+    client.send(look).await;
+    client.expect("HTTP/1.1 502").await;
+    assert_eq!(rig.heard()[2..], [Heard::Nothing; 2]);
+
+    // Both leave HTTP/1.
+    let (mut client, mut server) = rig.pair().await;
+    let upgrade = "GET /look HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    client.send(upgrade).await;
+    server.expect(upgrade).await;
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    server.send(agreed).await;
+    client.expect(agreed).await;
+    assert_eq!(rig.heard()[4..], [Heard::Status(101)]);
 }
 
 #[tokio::test]

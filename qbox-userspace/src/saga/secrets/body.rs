@@ -3,6 +3,7 @@
 use super::{MARK, Secrets};
 use crate::saga::message::Headers;
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// What a body is, as far as names tell.
@@ -66,10 +67,13 @@ impl Secrets {
             kind.trim_ascii()
                 .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
         });
-        if form {
+        // What a client that says nothing else sends, whatever its body is: curl's `-d`. Expressions read it as JSON all the same.
+        let is_document = form && text.trim_ascii_start().starts_with(['{', '[']);
+        let mentions = (is_document || !form) && self.mentions(text);
+        if form && !mentions && !(is_document && serde_json::from_str::<IgnoredAny>(text).is_ok()) {
             return Seen::Form(text);
         }
-        if !self.mentions(text) {
+        if !mentions {
             return Seen::Plain;
         }
         serde_json::from_str(text).map_or(Seen::Opaque, Seen::Json)

@@ -107,6 +107,28 @@ impl Secrets {
         shown
     }
 
+    /// A trigger as people may see it. What a saga would make of it holds none of its secrets.
+    #[must_use]
+    pub fn shown_trigger(&self, trigger: &Trigger) -> Trigger {
+        let mut shown = trigger.clone();
+        self.trigger(&mut shown);
+        shown
+    }
+
+    /// A request as people may see it, as far as its own names tell.
+    #[must_use]
+    pub fn shown_request(&self, request: &Request) -> Request {
+        let mut shown = request.clone();
+        self.request(&mut shown);
+        shown
+    }
+
+    /// A body as people may see it.
+    #[must_use]
+    pub fn shown_body(&self, headers: &Headers, body: &Bytes) -> Bytes {
+        self.hidden_body(headers, body).unwrap_or_else(|| body.clone())
+    }
+
     fn trigger(&self, trigger: &mut Trigger) {
         self.request(&mut trigger.request);
     }

@@ -80,6 +80,19 @@ fn a_form_is_looked_into() {
         shown(&[form], "name=a&p%61ssword=b+c&token=1&x&%ff=2"),
         "name=a&p%61ssword=[redacted]&token=[redacted]&x&%ff=[redacted]"
     );
+    // curl's `-d` says so of any body, and expressions read it as JSON all the same.
+    for (document, seen) in [
+        (" {\"password\": 1}", "{\"password\":\"[redacted]\"}"),
+        ("[{\"password\": 1}]", "[{\"password\":\"[redacted]\"}]"),
+        (
+            "{\"passwor\": \"p%61ssword=x\"}",
+            "{\"passwor\": \"p%61ssword=x\"}",
+        ),
+        ("{\"password\": 1", "[redacted]: 14 bytes"),
+        ("[a]=1&p%61ssword=b", "[a]=1&p%61ssword=[redacted]"),
+    ] {
+        assert_eq!(shown(&[form], document), seen);
+    }
 }
 
 #[test]

@@ -72,6 +72,10 @@ impl Handler for Taker {
         }
     }
 
+    fn listens(&self, _: Option<SocketAddr>) -> bool {
+        false
+    }
+
     async fn handle(&self, request: Taken) -> Handled {
         self.0.lock().unwrap().push(Request {
             method: request.method,

@@ -5,9 +5,9 @@
 //! ```text
 //! main → app → { admin, gateway }
 //! gateway → { proxy, runner, observe }      admin → { runner, observe }      observe → plan
-//! runner → { journal, saga, upstream, keys }    journal → saga (events only)    saga → std, serde
+//! runner → { journal, saga, upstream, telemetry, keys }    telemetry → upstream    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common
-//! netns, keys: leaves      config → keys (and fills saga's plan)
+//! netns, keys, durations: leaves      config → keys (and fills saga's plan)
 //! plan, import → saga, config
 //! sim → saga, config, journal: tests alone
 //! ```
@@ -16,6 +16,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod durations;
 pub mod gateway;
 pub mod import;
 pub mod intercept;
@@ -29,4 +30,5 @@ pub mod runner;
 pub mod saga;
 #[cfg(test)]
 mod sim;
+pub mod telemetry;
 pub mod upstream;

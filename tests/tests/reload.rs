@@ -281,3 +281,48 @@ fn the_configuration_too_as_far_as_it_can_change_under_way() -> Result<()> {
     assert_eq!(world.book("4", WISH)?.0, 200);
     Ok(())
 }
+
+#[test]
+fn the_log_filter_changes_while_qbox_runs() -> Result<()> {
+    let world = World::book_trip()?;
+    let log = |words: &[&str]| -> Result<(bool, String)> {
+        let output = qbox(&world, &[&["log"], words].concat())?;
+        let said = if output.status.success() {
+            output.stdout
+        } else {
+            output.stderr
+        };
+        Ok((output.status.success(), String::from_utf8(said)?))
+    };
+    assert_eq!(log(&[])?, (true, "info\n".to_owned()));
+    let (status, _) = world.book("1", WISH)?;
+    assert_eq!(status, 201);
+    ensure!(!world.qbox.log().contains("DEBUG"), "{}", world.qbox.log());
+    assert_eq!(log(&["qbox=debug,info"])?, (true, "qbox=debug,info\n".to_owned()));
+    let (_, reply) = world.book("2", WISH)?;
+    let id = reply["saga"].as_str().context("no id")?;
+    let told = wait_for("the saga's events in the log", DEADLINE, || {
+        let log = world.qbox.log();
+        let told = log
+            .lines()
+            .filter(|line| line.contains("DEBUG") && line.contains(id))
+            .count();
+        Ok((told > 3).then_some(told))
+    })?;
+    ensure!(told > 3, "{told}");
+    // What is no filter changes nothing.
+    let (done, said) = log(&["x=y=z"])?;
+    ensure!(!done && said.contains("is not a log filter"), "{said}");
+    assert_eq!(
+        log(&["--json"])?.1.trim().replace([' ', '\n'], ""),
+        r#"{"filter":"qbox=debug,info"}"#
+    );
+    // The file has the last word when it changes.
+    let path = world.qbox.config();
+    let text = fs::read_to_string(&path)?;
+    ensure!(text.contains("level = \"info\""), "{text}");
+    replace(&path, &text.replace("level = \"info\"", "level = \"warn\""))?;
+    wait_for("the file's filter to hold", DEADLINE, || {
+        Ok((log(&[])?.1 == "warn\n").then_some(()))
+    })
+}

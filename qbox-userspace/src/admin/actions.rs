@@ -13,7 +13,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -34,7 +34,7 @@ struct Wish {
 
 /// Refuses what a page from elsewhere could have a browser send.
 pub(super) async fn no_forgery(request: Request, next: Next) -> Response {
-    if request.method() == Method::POST {
+    if !request.method().is_safe() {
         let headers = request.headers();
         if foreign(headers) {
             let detail = "a page from elsewhere can't decide here";

@@ -6,7 +6,7 @@
 use super::problem::{Refusal, problem};
 use super::query::Parameters;
 use super::routes::Shared;
-use crate::runner::{Counts, State as SagaState};
+use crate::runner::State as SagaState;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -61,27 +61,28 @@ struct Totals {
 
 impl Snapshot {
     fn take(shared: &Shared) -> Self {
-        let counts = shared.runner.counts();
-        let (states, paused) = shared.runner.states();
+        let totals = shared.runner.totals();
+        let states = shared.runner.states();
         let health = shared.runner.health();
         let (captured, uncaptured) = shared.pods();
         let defined = (shared.node.definitions)();
         Self {
-            revision: revision(&counts).wrapping_add(shared.runner.journal_load().events),
+            revision: totals.revision,
             states: states
+                .counts
                 .into_iter()
                 .filter(|(state, _)| !matches!(state, SagaState::Committed | SagaState::Compensated))
                 .map(|(state, count)| (state.as_str(), count))
                 .collect(),
-            paused,
+            paused: states.paused,
             in_flight: health.in_flight,
             capacity: health.capacity,
-            totals: counts.sagas.values().fold(Totals::default(), |sum, one| Totals {
-                begun: sum.begun + one.begun,
-                committed: sum.committed + one.committed.count(),
-                compensated: sum.compensated + one.compensated.count(),
-                stuck: sum.stuck + one.stuck,
-            }),
+            totals: Totals {
+                begun: totals.begun,
+                committed: totals.committed,
+                compensated: totals.compensated,
+                stuck: totals.stuck,
+            },
             pods: captured.len(),
             uncaptured: uncaptured.len(),
             definitions: defined.definitions.len(),
@@ -104,15 +105,6 @@ impl Snapshot {
         let text = serde_json::to_string(&Dated { at, snapshot: self }).unwrap_or_default();
         Bytes::from(format!("data: {text}\n\n"))
     }
-}
-
-/// Of the sagas that the journal keeps in memory alone too, whose events it doesn't count.
-fn revision(counts: &Counts) -> u64 {
-    let sagas = counts.sagas.values().map(|one| {
-        let attempts: u64 = one.attempts.values().flatten().flatten().sum();
-        one.begun + one.committed.count() + one.compensated.count() + one.stuck + attempts
-    });
-    sagas.sum::<u64>().wrapping_add(counts.halted)
 }
 
 /// The route.

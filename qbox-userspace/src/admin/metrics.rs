@@ -6,7 +6,8 @@
 
 use super::problem::problem;
 use super::routes::Shared;
-use crate::runner::{BUCKETS, CLASSES, DIRECTIONS, Durations, State};
+use crate::durations::{BUCKETS, Durations};
+use crate::runner::{CLASSES, DIRECTIONS, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
@@ -43,6 +44,10 @@ pub struct Traffic {
     pub errors: Tally,
     /// Connections of pods, by what the kernel's side and the listeners did with them; empty where nothing is captured.
     pub captured: Tally,
+    /// How long passing a request's head on took.
+    pub relay: Durations,
+    /// The kernel's side's maps, with how many entries they have and can have; empty where nothing is captured.
+    pub maps: Vec<(&'static str, u64, u64)>,
     /// Network namespaces that the kernel's side told of, by whether that came through; empty where nothing is captured.
     pub namespaces: Tally,
 }
@@ -112,6 +117,7 @@ impl Collector for Scrape {
         self.observed(&mut draw)?;
         self.calls(&mut draw)?;
         self.journal(&mut draw)?;
+        self.spans(&mut draw)?;
         self.traffic(&mut draw)
     }
 }
@@ -163,8 +169,8 @@ impl Scrape {
         let health = runner.health();
         // Those that have ended are counted when they end; how many of them are still remembered says nothing.
         let ended = |state: &State| matches!(state, State::Committed | State::Compensated);
-        let (states, paused) = runner.states();
-        let states = states.into_iter().filter(|(state, _)| !ended(state));
+        let standing = runner.states();
+        let states = standing.counts.into_iter().filter(|(state, _)| !ended(state));
         draw.rows(
             Gauge,
             "sagas",
@@ -175,7 +181,19 @@ impl Scrape {
             Gauge,
             "sagas_paused",
             "Sagas that an operator has paused",
-            paused as u64,
+            standing.paused as u64,
+        )?;
+        draw.measured(
+            "saga_stuck_oldest",
+            "For how long a saga has been stuck, at the most; 0: none is",
+            &Unit::Seconds,
+            standing.oldest_stuck.as_secs(),
+        )?;
+        draw.measured(
+            "saga_running_oldest",
+            "How long ago the trigger of a saga came that has neither ended nor is stuck, at the most; 0: there is none",
+            &Unit::Seconds,
+            standing.oldest_running.as_secs(),
         )?;
         draw.one(
             Gauge,
@@ -232,29 +250,49 @@ impl Scrape {
                     .map(|(outcome, took)| ([("saga", name), ("outcome", outcome)], took))
             }),
         )?;
-        let attempts = sagas().flat_map(|(saga, stats)| {
-            stats.attempts.iter().flat_map(move |(step, attempts)| {
-                DIRECTIONS
-                    .into_iter()
-                    .zip(attempts)
-                    .flat_map(move |(direction, classes)| {
-                        CLASSES.into_iter().zip(classes).map(move |(class, count)| {
-                            let labels = [
-                                ("saga", saga),
-                                ("step", step.as_str()),
-                                ("direction", direction),
-                                ("class", class),
-                            ];
-                            (labels, *count)
-                        })
-                    })
+        draw.histogram(
+            "saga_compensation_duration",
+            "From the beginning of a saga's compensation to its end, of those that were compensated",
+            sagas().map(|(name, saga)| ([("saga", name)], saga.undoing)),
+        )?;
+        // One step's messages after the other.
+        let steps = || {
+            sagas().flat_map(|(saga, stats)| {
+                stats.steps.iter().flat_map(move |(step, stats)| {
+                    let label =
+                        move |direction| [("saga", saga), ("step", step.as_str()), ("direction", direction)];
+                    (0..)
+                        .zip(DIRECTIONS)
+                        .map(move |(place, direction): (usize, _)| (label(direction), place, stats))
+                })
             })
-        });
+        };
         draw.rows(
             Count,
             "attempts",
             "Attempts that ended, by what their end says of the effect; a compensation that is `applied` has undone its step",
-            attempts,
+            steps().flat_map(|([saga, step, direction], place, stats)| {
+                let classes = stats.attempts.get(place).into_iter().flatten();
+                CLASSES
+                    .into_iter()
+                    .zip(classes)
+                    .map(move |(class, count)| ([saga, step, direction, ("class", class)], *count))
+            }),
+        )?;
+        draw.rows(
+            Count,
+            "retries",
+            "How often another attempt was to follow",
+            steps().filter_map(|(labels, place, stats)| Some((labels, *stats.retries.get(place)?))),
+        )?;
+        // Of what a step has never sent there is nothing to tell.
+        draw.histogram(
+            "attempt_duration",
+            "From when an attempt was to be sent to its end, with its wait for a place",
+            steps().filter_map(|(labels, place, stats)| {
+                let took = *stats.took.get(place)?;
+                (took.count() > 0).then_some((labels, took))
+            }),
         )?;
         draw.tally(
             "triggers_refused",
@@ -333,6 +371,27 @@ impl Scrape {
         )
     }
 
+    fn spans(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let spans = self.0.runner.spans().unwrap_or_default();
+        draw.tally(
+            "spans",
+            "Spans of sagas, by what became of them; none where telemetry.otlp names no collector",
+            "fate",
+            [
+                ("sent", spans.sent),
+                ("dropped", spans.dropped),
+                ("failed", spans.failed),
+            ]
+            .into_iter(),
+        )?;
+        draw.one(
+            Gauge,
+            "spans_queued",
+            "Spans that wait to be sent to the collector",
+            spans.queued as u64,
+        )
+    }
+
     fn journal(&self, draw: &mut Draw<'_>) -> fmt::Result {
         let load = self.0.runner.journal_load();
         let failed = u64::from(self.0.runner.health().broken.is_some());
@@ -348,6 +407,12 @@ impl Scrape {
             "Transactions that the journal wrote, each with one sync of the disk",
             load.syncs,
         )?;
+        draw.histogram(
+            "journal_commit_duration",
+            "How long the journal's transactions took, with their syncs",
+            std::iter::once(([], load.commits)),
+        )?;
+        draw.measured("journal_size", "The journal on disk", &Unit::Bytes, load.size)?;
         draw.measured(
             "journal_queued",
             "About how much waits in memory to be written to the journal",
@@ -423,7 +488,24 @@ impl Scrape {
         for (name, help, label, tally) in tallies {
             draw.tally(name, help, label, tally.into_iter())?;
         }
-        Ok(())
+        draw.histogram(
+            "relay_duration",
+            "What Qbox adds to a request that it passes on: from the arrival of its head to when it was written to the service",
+            std::iter::once(([], traffic.relay)),
+        )?;
+        let maps = || traffic.maps.iter();
+        draw.rows(
+            Gauge,
+            "ebpf_map_entries",
+            "Entries of the eBPF programs' maps",
+            maps().map(|(map, held, _)| ([("map", *map)], *held)),
+        )?;
+        draw.rows(
+            Gauge,
+            "ebpf_map_capacity",
+            "How many entries the eBPF programs' maps can hold",
+            maps().map(|(map, _, most)| ([("map", *map)], *most)),
+        )
     }
 }
 

@@ -12,6 +12,7 @@ mod handover;
 mod history;
 mod list;
 mod live;
+mod log;
 mod metrics;
 mod observed;
 mod page;
@@ -26,6 +27,7 @@ mod view;
 pub use definitions::{Definitions, LoadError, definition};
 pub use handover::HandOver;
 pub use history::{EventView, SagaView, StepView};
+pub use log::LogFilter;
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
 pub use view::{Capture, Other, Pod, Status};
@@ -93,6 +95,8 @@ pub struct Node {
     pub definitions: Box<dyn Fn() -> Arc<Definitions> + Send + Sync>,
     /// Reads the files again, and says what is loaded then. It blocks on the disk.
     pub reload: Box<dyn Fn() -> Arc<Definitions> + Send + Sync>,
+    /// Changes the log filter if there is one, and says which holds then; or why it is none.
+    pub log: LogFilter,
     /// Lets another Qbox take this one's place.
     pub handover: HandOver,
 }

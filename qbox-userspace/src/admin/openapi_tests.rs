@@ -199,8 +199,17 @@ async fn answers_are_what_the_document_says() {
         "/api/v1/status",
         "/api/v1/pods",
         "/api/v1/definitions",
+        "/api/v1/log",
     ] {
         assert_eq!(ask(&admin, "GET", target, "").0, 200, "{target}");
+    }
+    let log = |body: &str| ask(&admin, "PUT", "/api/v1/log", body);
+    assert_eq!(
+        log("{\"filter\":\"qbox=debug\"}"),
+        (200, json!({ "filter": "qbox=debug" }))
+    );
+    for wrong in ["{\"filter\":\"x=y=z\"}", "{\"filtre\":\"info\"}", "debug", ""] {
+        assert_eq!(log(wrong).0, 400, "{wrong}");
     }
     let mut ids = Vec::new();
     for (saga, path) in [(&refused, "7"), (&stuck, "8")] {

@@ -9,6 +9,7 @@ use super::handover::handover;
 use super::history::SagaView;
 use super::list;
 use super::live::live;
+use super::log;
 use super::observed;
 use super::page;
 use super::peer::Peer;
@@ -57,6 +58,7 @@ pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/live", get(live)),
         ("/api/v1/definitions", get(definitions)),
         ("/api/v1/reload", post(reload)),
+        ("/api/v1/log", get(log::told).put(log::changed)),
         ("/api/v1/handover", post(handover)),
     ]
 }

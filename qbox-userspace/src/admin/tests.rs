@@ -32,6 +32,11 @@ pub(super) fn node() -> Node {
             ..Traffic::default()
         }),
         definitions: Box::new(Arc::default),
+        log: Box::new(|filter| match filter {
+            Some("x=y=z") => Err("`x=y=z` is not a log filter".to_owned()),
+            Some(filter) => Ok(filter.to_owned()),
+            None => Ok("info".to_owned()),
+        }),
         reload: Box::new(|| {
             Arc::new(Definitions {
                 error: Some(LoadError {

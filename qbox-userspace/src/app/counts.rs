@@ -30,6 +30,7 @@ fn of_proxy(counters: &Counters, open: usize) -> Traffic {
         opaque,
         undecided,
         tunnels,
+        relay,
         errors,
     } = counters;
     let Errors {
@@ -48,6 +49,7 @@ fn of_proxy(counters: &Counters, open: usize) -> Traffic {
         connections: connections.get(),
         over_limit: over_limit.get(),
         http2: http2.get(),
+        relay: relay.get(),
         requests: vec![("passed", passed.get()), ("taken", taken.get())],
         unseen: unseen.get(),
         through: vec![
@@ -81,7 +83,14 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         no_memory,
         announced,
         unannounced,
+        destinations,
+        namespaces,
     } = *counters;
+    let most = |most: u32| u64::from(most);
+    traffic.maps = vec![
+        ("destinations", destinations, most(qbox_common::MAX_DESTINATIONS)),
+        ("namespaces", namespaces, most(qbox_common::MAX_NAMESPACES)),
+    ];
     traffic.captured = vec![
         ("captured", captured),
         ("accepted", accepted),

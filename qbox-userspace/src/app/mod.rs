@@ -11,6 +11,7 @@ mod handover;
 mod logs;
 mod reload;
 mod signals;
+mod spans;
 mod watch;
 
 use crate::admin::{self, Admin, Node};
@@ -24,8 +25,9 @@ use crate::observe::Observer;
 use crate::proxy::{self, Proxy};
 use crate::runner::{self, Filter, Recovered, Retain, Runner, State, Triggers};
 use crate::saga::{Durability, Plan};
+use crate::telemetry::Spans;
 use crate::upstream::{self, Breaker, Hosts, Services, Upstream};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use entrance::Entrance;
 use reload::Reloader;
 use signals::Signals;
@@ -77,7 +79,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.explicit {
         config.capture.mode = CaptureMode::Explicit;
     }
-    let level = logs::start(&config.log)?;
+    let level = Arc::new(logs::start(&config.log)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("qbox")
@@ -101,7 +103,7 @@ async fn serve(
     options: &Options,
     config: &Config,
     sagas: Vec<LoadedSaga>,
-    level: logs::Level,
+    level: Arc<logs::Level>,
 ) -> anyhow::Result<()> {
     // First of all, so that no signal ends a Qbox that is half there.
     let mut signals = Signals::new()?;
@@ -113,7 +115,14 @@ async fn serve(
     let services = Arc::new(Services::load(&config.upstream.services)?);
     let upstream = upstream(config, hosts.clone());
     upstream.know(Arc::clone(&services));
-    let runner = runner(config, keys(config)?, Arc::clone(&coming) as _, upstream.clone());
+    let spans = spans::start(config, &hosts, &services);
+    let runner = runner(
+        config,
+        keys(config)?,
+        Arc::clone(&coming) as _,
+        upstream.clone(),
+        spans.clone(),
+    );
     let plans: Vec<Arc<Plan>> = sagas.iter().map(|saga| Arc::clone(&saga.plan)).collect();
     let loaded: Vec<(Definition, String)> = sagas
         .into_iter()
@@ -160,7 +169,7 @@ async fn serve(
         gateway,
         (upstream, services),
         &entrance,
-        level,
+        Arc::clone(&level),
     ));
     let admin = match start {
         Start::Alone(admin) => admin,
@@ -176,6 +185,16 @@ async fn serve(
         traffic: counts::traffic(proxy.clone(), entrance.captured_so_far()),
         definitions: Box::new(move || told.told()),
         reload: Box::new(move || again.reload()),
+        log: Box::new(move |filter| {
+            if let Some(filter) = filter {
+                level.set(filter)?;
+                tracing::info!(
+                    filter,
+                    "another log filter holds, until the next one or a restart"
+                );
+            }
+            Ok(level.now())
+        }),
         handover: Box::new(move || {
             let (done, waits) = oneshot::channel();
             (can_hand_over && ask.try_send(done).is_ok()).then_some(waits)
@@ -218,14 +237,18 @@ async fn serve(
             }
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         () = drain => Ok(()),
         () = signals.next(|| {}) => {
             name_left(&runner, config.journal.store);
             let left = runner.health().in_flight;
-            bail!("stopped by a second signal, with {left} sagas in flight")
+            Err(anyhow::anyhow!("stopped by a second signal, with {left} sagas in flight"))
         }
+    };
+    if let (Some(spans), Ok(())) = (spans, &ended) {
+        spans.close(spans::LAST).await;
     }
+    ended
 }
 
 /// How this Qbox came to run.
@@ -416,7 +439,13 @@ fn upstream(config: &Config, hosts: Hosts) -> Upstream {
     })
 }
 
-fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, upstream: Upstream) -> Runner {
+fn runner(
+    config: &Config,
+    keys: Keys,
+    journal: Arc<dyn Journal>,
+    upstream: Upstream,
+    spans: Option<Spans>,
+) -> Runner {
     let settings = runner::Settings {
         in_flight: config.limits.sagas_in_flight,
         steps_in_flight: config.limits.steps_in_flight,
@@ -426,6 +455,7 @@ fn runner(config: &Config, keys: Keys, journal: Arc<dyn Journal>, upstream: Upst
         },
         secrets: Arc::new(config.secrets.names()),
         keys: Arc::new(keys),
+        spans,
     };
     Runner::new(journal, upstream, settings)
 }

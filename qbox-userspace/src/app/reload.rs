@@ -33,7 +33,7 @@ pub(super) struct Reloader {
     upstream: Upstream,
     /// Gone when Qbox stops, or never there (explicit mode).
     capture: Weak<Capture>,
-    level: logs::Level,
+    level: Arc<logs::Level>,
     /// What the API says.
     told: ArcSwap<Definitions>,
 }
@@ -78,7 +78,7 @@ impl Reloader {
         gateway: Arc<Gateway>,
         (upstream, services): (Upstream, Arc<Services>),
         entrance: &Entrance,
-        level: logs::Level,
+        level: Arc<logs::Level>,
     ) -> Self {
         let now = now();
         let held: Vec<Held> = loaded
@@ -181,7 +181,7 @@ impl Reloader {
         }
         let releveled = config.log.level != state.config.log.level;
         if releveled {
-            (self.level)(&config.log.level)?;
+            self.level.set(&config.log.level)?;
         }
         if known {
             let services = Arc::new(services);
@@ -331,6 +331,7 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         upstream,
         admin,
         secrets,
+        telemetry,
     } = read;
     let same_limits = Limits {
         trigger_body: limits.trigger_body,
@@ -353,6 +354,7 @@ fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         ("admin", *admin != running.admin),
         ("secrets", *secrets != running.secrets),
         ("log.format", *format != running.log.format),
+        ("telemetry", *telemetry != running.telemetry),
     ]
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))

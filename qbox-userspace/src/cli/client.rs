@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::http::uri::Authority;
-use hyper::{Request, Response, StatusCode, Uri, header};
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -128,8 +128,17 @@ impl Client {
     /// # Errors
     /// No Qbox answers there.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
-        let asked = self.exchange(path, Some(body.to_string().into()));
+        let asked = self.exchange(path, Some((Method::POST, body.to_string().into())));
         self.in_time(LONG_PATIENCE, asked).await
+    }
+
+    /// PUTs `body` as JSON to `path`.
+    ///
+    /// # Errors
+    /// No Qbox answers there.
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
+        let asked = self.exchange(path, Some((Method::PUT, body.to_string().into())));
+        self.in_time(PATIENCE, asked).await
     }
 
     /// GETs `path` and hands on each line that is not empty, until `each` breaks off or Qbox ends, however it does.
@@ -206,12 +215,12 @@ impl Client {
         format!("Qbox answered {status} to {path}: {}", detail.unwrap_or(&text))
     }
 
-    async fn exchange(&self, path: &str, body: Option<Bytes>) -> Result<Answer> {
+    async fn exchange(&self, path: &str, body: Option<(Method, Bytes)>) -> Result<Answer> {
         whole(self.send(path, body).await?, path).await
     }
 
     /// Asks, and waits for the head of the answer.
-    async fn send(&self, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>> {
+    async fn send(&self, path: &str, body: Option<(Method, Bytes)>) -> Result<Response<Incoming>> {
         match &self.place {
             Place::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
@@ -235,7 +244,7 @@ impl Client {
         stream: S,
         host: &str,
         path: &str,
-        body: Option<Bytes>,
+        body: Option<(Method, Bytes)>,
     ) -> Result<Response<Incoming>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -243,17 +252,18 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the answer's body, or with this process. What goes wrong with it the body says.
         tokio::spawn(async move { drop(connection.await) });
-        let mut request = match body {
-            Some(_) => Request::post(path).header(header::CONTENT_TYPE, "application/json"),
-            None => Request::get(path),
+        let (mut request, body) = match body {
+            Some((method, body)) => {
+                let request = Request::builder().method(method).uri(path);
+                (request.header(header::CONTENT_TYPE, "application/json"), body)
+            }
+            None => (Request::get(path), Bytes::new()),
         };
         request = request.header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        Ok(sender
-            .send_request(request.body(Full::new(body.unwrap_or_default()))?)
-            .await?)
+        Ok(sender.send_request(request.body(Full::new(body))?).await?)
     }
 }
 

@@ -51,6 +51,7 @@ enum Command {
     Status(Status),
     Clean(Clean),
     Reload(Reload),
+    Log(Log),
     /// Print the completions of a shell: `source <(qbox completions bash)`.
     Completions {
         /// Which shell.
@@ -173,6 +174,15 @@ struct Reload {
     asking: Asking,
 }
 
+/// Say which log filter holds, or have another one hold: until the next, a change of `log.level` in the configuration, or a restart.
+#[derive(Debug, Args)]
+struct Log {
+    /// `debug`, or a list as `qbox=debug,info`.
+    filter: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
 /// What every question takes.
 #[derive(Debug, Args)]
 struct Asking {
@@ -278,6 +288,11 @@ pub fn main() -> ExitCode {
         Command::Sagas(about) => sagas(*about),
         Command::Status(Status { asking, probe: true }) => Ok(probe::run(asking.json)),
         Command::Reload(Reload { asking }) => reload(&asking),
+        Command::Log(Log { filter: None, asking }) => ask(&asking, "/api/v1/log", show::log),
+        Command::Log(Log {
+            filter: Some(filter),
+            asking,
+        }) => log(&filter, &asking),
         Command::Status(Status { asking, probe: false }) => ask(&asking, "/api/v1/status", show::status),
     };
     done.unwrap_or_else(|error| {
@@ -357,6 +372,25 @@ fn reload(asking: &Asking) -> anyhow::Result<ExitCode> {
     print(&match asking.json {
         true => format!("{loaded:#}\n"),
         false => show::definitions(&loaded),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has another log filter hold.
+fn log(filter: &str, asking: &Asking) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let client = asking.running.client()?;
+    let wish = serde_json::json!({ "filter": filter });
+    let answer = runtime.block_on(client.put("/api/v1/log", &wish))?;
+    if !answer.status.is_success() {
+        anyhow::bail!("{}", client.refusal(&answer));
+    }
+    let holds = answer.json()?;
+    print(&match asking.json {
+        true => format!("{holds:#}\n"),
+        false => show::log(&holds),
     });
     Ok(ExitCode::SUCCESS)
 }

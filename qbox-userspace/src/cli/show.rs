@@ -175,6 +175,11 @@ pub(super) fn status(answer: &Value) -> String {
     out
 }
 
+/// `qbox log`.
+pub(super) fn log(answer: &Value) -> String {
+    format!("{}\n", text(answer, "filter"))
+}
+
 /// `qbox reload`.
 pub(super) fn definitions(answer: &Value) -> String {
     let rows = list(answer, "definitions").iter().map(|saga| {

@@ -38,7 +38,7 @@ pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
 pub use print::{Comment, Spot, print_saga};
 pub use qbox_toml::{
     Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Secrets, Store,
-    Unknown, Upstream, WhenDown,
+    Telemetry, Unknown, Upstream, WhenDown,
 };
 
 pub use read::file as read_file;
@@ -175,6 +175,7 @@ mod tests {
             "[[upstream.service]]",
             "[admin]",
             "[secrets]",
+            "[telemetry]",
             "[log]",
         ];
         for section in sections {

@@ -37,6 +37,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// `[log]`.
     pub log: Log,
+    /// `[telemetry]`.
+    pub telemetry: Telemetry,
 }
 
 /// `[journal]`: what is kept of sagas.
@@ -223,6 +225,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[telemetry]`: what Qbox tells a collector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where an OTLP collector is, without a slash at the end; spans go to `/v1/traces` below it. `None`: there are no spans.
+    pub otlp: Option<String>,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const KIB: u64 = 1 << 10;
@@ -295,6 +304,7 @@ impl Default for Config {
                 level: "info".to_owned(),
                 format: LogFormat::Text,
             },
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -469,6 +479,11 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         set(&mut config.log.format, t.get("format"), |n| n.choice(&formats));
     });
+    section(root, "telemetry", |t| {
+        set(&mut config.telemetry.otlp, t.get("otlp"), |n| {
+            collector(sink, &n).map(Some)
+        });
+    });
     config
 }
 
@@ -570,6 +585,27 @@ fn admin_address(sink: &Sink, node: &Node<'_>, guarded: bool) -> Option<SocketAd
         return None;
     }
     Some(address)
+}
+
+/// A URL without what can't be a part of it: user information would be shown, and a query or fragment has no path behind it.
+fn collector(sink: &Sink, node: &Node<'_>) -> Option<String> {
+    let text = node.filled()?;
+    let url: Option<http::Uri> = text.value.parse().ok();
+    let sound = url.is_some_and(|url| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && !url.host().unwrap_or_default().is_empty()
+            && !authority.contains('@')
+            && url.query().is_none()
+            && !text.value.contains('#')
+    });
+    if !sound {
+        let message = format!("`{}` is not the URL of a collector", text.value);
+        let help = "write its scheme, host and port: \"http://collector:4318\"; credentials go into [[upstream.service]]";
+        sink.error(Code::Url, text.span.clone(), message, "", help);
+        return None;
+    }
+    Some(text.value.trim_end_matches('/').to_owned())
 }
 
 fn filter(sink: &Sink, node: &Node<'_>) -> Option<String> {

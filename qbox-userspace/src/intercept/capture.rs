@@ -73,6 +73,10 @@ pub struct Counters {
     pub announced: u64,
     /// Announcements that were lost because the ring buffer was full; the next scan finds those namespaces.
     pub unannounced: u64,
+    /// What the programs turn, as entries of their map.
+    pub destinations: u64,
+    /// Namespaces that are enrolled, as entries of their map.
+    pub namespaces: u64,
 }
 
 /// Capture, until this is dropped: then nothing is attached any more.
@@ -246,6 +250,11 @@ impl Capture {
             no_memory: self.count(Counter::NoMemory),
             announced: self.count(Counter::Announced),
             unannounced: self.count(Counter::Unannounced),
+            destinations: {
+                let held = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+                held.count()
+            },
+            namespaces: self.shared.pods().map_entries(),
         }
     }
 

@@ -126,6 +126,11 @@ impl Destinations {
         }
     }
 
+    /// How many entries it holds.
+    pub(super) fn count(&self) -> u64 {
+        self.held.len() as u64
+    }
+
     fn insert(&mut self, entries: &[Entry]) -> Result<(), InterceptError> {
         for entry in entries {
             let key = key(*entry);

@@ -425,6 +425,11 @@ impl Pods {
         self.pods.clear();
     }
 
+    /// How many namespaces the programs' map holds: read there, since it is theirs.
+    pub(super) fn map_entries(&self) -> u64 {
+        self.namespaces.keys().filter(Result::is_ok).count() as u64
+    }
+
     pub(super) fn status(&self) -> Vec<PodStatus> {
         let mut all: Vec<PodStatus> = self.pods.values().map(Entry::status).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.netns.cmp(&b.netns)));

@@ -17,6 +17,7 @@ pub use list::{Outline, Page, Place, Query, Sort, Stamp};
 pub use memory::{Memory, Retention};
 pub use split::Split;
 
+use crate::durations::Durations;
 use crate::saga::{Event, Plan, PlanHash, SagaId};
 use sha2::{Digest, Sha256};
 use std::future::Future;
@@ -60,7 +61,7 @@ pub enum JournalError {
 }
 
 /// What a journal on disk has done, and has still to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Load {
     /// Events that were appended.
     pub events: u64,
@@ -68,6 +69,10 @@ pub struct Load {
     pub syncs: u64,
     /// About how many bytes in memory wait to be written.
     pub queued_bytes: usize,
+    /// Bytes on disk.
+    pub size: u64,
+    /// How long its transactions took, with their syncs.
+    pub commits: Durations,
 }
 
 /// A future that a trait object can give back.

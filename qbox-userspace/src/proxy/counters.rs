@@ -1,5 +1,6 @@
 //! What the proxy counts. Relaxed atomics: each number is right, no two are of the same instant.
 
+use crate::durations::Tally;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One number that only grows.
@@ -41,6 +42,8 @@ pub struct Counters {
     pub undecided: Counter,
     /// Connections that left HTTP/1 by an upgrade or CONNECT.
     pub tunnels: Counter,
+    /// From when a request's head was read to when it was written on, of those passed.
+    pub relay: Tally,
     /// The errors.
     pub errors: Errors,
 }

@@ -8,6 +8,8 @@ use super::locks::{Held, Ticket};
 use super::nested;
 use super::recover::read_again;
 use super::registry::Entry;
+use super::stats::News;
+use super::trace::Traced;
 use super::{ActError, Active, As, Refused, Replied, Shared, State};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
@@ -24,6 +26,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Of the log's lines that tell how a saga has ended: for filters.
+const OUTCOME: &str = "qbox::outcome";
 
 /// What tells one attempt from another.
 type Attempt = (StepId, Direction, u32);
@@ -317,8 +322,12 @@ struct Drive<'a> {
     calls: FuturesUnordered<Exchange>,
     /// Exchanges whose time is over, and that are still listened to.
     late: FuturesUnordered<Exchange>,
-    /// What both are about.
-    in_flight: Vec<Attempt>,
+    /// What both are about, and since when.
+    in_flight: Vec<(Attempt, Timestamp)>,
+    /// How long the attempt took whose end was heard of last.
+    took: Option<(StepId, Direction, Duration)>,
+    /// When its compensation began, if it has.
+    undoing: Option<Timestamp>,
     replied: bool,
     /// As many of its steps are under way as may be.
     held_back: bool,
@@ -332,6 +341,8 @@ struct Drive<'a> {
     above: Vec<oneshot::Sender<Result<(), String>>>,
     /// Until its service has been tried for it; see `turns`.
     turn: Option<OwnedSemaphorePermit>,
+    /// Its spans, if they are recorded.
+    traced: Option<Box<Traced>>,
 }
 
 impl<'a> Drive<'a> {
@@ -351,7 +362,9 @@ impl<'a> Drive<'a> {
         let at_once = shared.settings.steps_in_flight;
         let plan = Arc::clone(&entry.plan);
         let (saga, events) = Saga::begin(entry.id, plan, plan_hash, seed, trigger, began, at_once);
+        let spans = shared.settings.spans.as_ref();
         let mut drive = Self {
+            traced: Traced::new(spans, &saga, entry.arrived(), false),
             active,
             shared,
             entry,
@@ -364,6 +377,8 @@ impl<'a> Drive<'a> {
             calls: FuturesUnordered::new(),
             late: FuturesUnordered::new(),
             in_flight: Vec::new(),
+            took: None,
+            undoing: None,
             replied: false,
             held_back: false,
             early: None,
@@ -385,7 +400,10 @@ impl<'a> Drive<'a> {
         early: Option<Arc<Reply>>,
         why: Input,
     ) -> Result<Self, JournalError> {
+        let spans = shared.settings.spans.as_ref();
+        let revived = why == Input::Revoked;
         let mut drive = Self {
+            traced: None,
             active,
             shared,
             entry,
@@ -399,6 +417,8 @@ impl<'a> Drive<'a> {
             calls: FuturesUnordered::new(),
             late: FuturesUnordered::new(),
             in_flight: Vec::new(),
+            took: None,
+            undoing: None,
             // One that was committed has answered.
             replied: why == Input::Revoked && entry.is_answered(),
             held_back: false,
@@ -408,7 +428,15 @@ impl<'a> Drive<'a> {
             turn: None,
         };
         drive.saga.limit(shared.settings.steps_in_flight);
-        let events = drive.saga.decide(why, shared.clock.now());
+        let now = shared.clock.now();
+        if spans.is_some() && !revived {
+            drive.traced = Traced::new(spans, &drive.saga, entry.arrived(), false);
+            drive.trace_what_was_sent(now);
+        }
+        let events = drive.saga.decide(why, now);
+        if revived {
+            drive.traced = Traced::new(spans, &drive.saga, now, true);
+        }
         drive.append(events)?;
         if drive.replied {
             drive.saga.reply_given();
@@ -548,7 +576,21 @@ impl<'a> Drive<'a> {
                 tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
             }
         }
-        self.shared.stats.learn(plan, self.began, &events);
+        let undoing = |event: &Event| match event {
+            Event::Compensating { at } => Some(*at),
+            _ => None,
+        };
+        self.undoing = events.iter().find_map(undoing).or(self.undoing);
+        self.shared.stats.learn(&News {
+            plan,
+            began: self.began,
+            undoing: self.undoing,
+            events: &events,
+            took: self.took.take(),
+        });
+        if let Some(traced) = &mut self.traced {
+            traced.learn(&self.saga, plan, &self.shared.settings.secrets, &events);
+        }
         // Few plans have as many steps.
         if plan.steps.len() > self.shared.settings.steps_in_flight {
             let held_back = self.saga.is_held_back();
@@ -600,6 +642,9 @@ impl<'a> Drive<'a> {
                 self.saga.reply_given();
                 let (at, status) = (self.shared.clock.now(), reply.status);
                 let replied = Replied { at, status };
+                if let Some(traced) = &mut self.traced {
+                    traced.answered(status);
+                }
                 self.entry.update(|summary| summary.replied = Some(replied));
                 self.shared.feed.replied(&self.of(), replied, secrets);
                 self.replied = true;
@@ -620,11 +665,29 @@ impl<'a> Drive<'a> {
 
     fn has_begun(&self, call: &Call) -> bool {
         let attempt = (call.step, call.direction, call.attempt);
-        self.in_flight.contains(&attempt)
+        self.in_flight.iter().any(|(begun, _)| *begun == attempt)
+    }
+
+    /// Its attempts that the end of a process has cut off.
+    fn trace_what_was_sent(&mut self, now: Timestamp) {
+        let Some(traced) = &mut self.traced else {
+            return;
+        };
+        for command in self.saga.commands() {
+            if let Command::Call(call) = command {
+                let since = self.saga.in_flight_since(call.step, call.direction);
+                let secrets = &self.shared.settings.secrets;
+                traced.sends(&call, since.unwrap_or(now), &self.entry.plan, secrets);
+            }
+        }
     }
 
     fn send(&mut self, call: Call) {
         let attempt = (call.step, call.direction, call.attempt);
+        if let Some(traced) = &mut self.traced {
+            let secrets = &self.shared.settings.secrets;
+            traced.sends(&call, self.shared.clock.now(), &self.entry.plan, secrets);
+        }
         let shared = || Arc::clone(&self.active.shared);
         let nested = match call.direction {
             Direction::Transaction if !call.forward => self.shared.nested(&self.entry.plan, &call),
@@ -643,7 +706,7 @@ impl<'a> Drive<'a> {
                 exchange(attempt, carry_out(upstream, call, pod, self.destination, http2))
             }
         });
-        self.in_flight.push(attempt);
+        self.in_flight.push((attempt, self.shared.clock.now()));
     }
 
     async fn next(&mut self, wake: Option<Timestamp>) -> Woken {
@@ -655,21 +718,28 @@ impl<'a> Drive<'a> {
             }
         };
         tokio::select! {
-            Some((attempt, heard)) = self.calls.next() => Woken::By(self.heard(attempt, heard)),
-            Some((attempt, heard)) = self.late.next() => Woken::By(self.heard(attempt, heard)),
+            Some((attempt, heard)) = self.calls.next() => Woken::By(self.heard(attempt, heard, false)),
+            Some((attempt, heard)) = self.late.next() => Woken::By(self.heard(attempt, heard, true)),
             () = timer => Woken::By(Input::Timer),
             message = self.entry.inbox.next() => Woken::Told(message),
         }
     }
 
     /// What an exchange, or what was heard of it beyond its time, tells the machine.
-    fn heard(&mut self, attempt: Attempt, (end, late): Heard) -> Input {
-        self.in_flight.retain(|begun| *begun != attempt);
+    fn heard(&mut self, attempt: Attempt, (end, late): Heard, lingered: bool) -> Input {
+        let now = self.shared.clock.now();
+        let begun = self.in_flight.iter().find(|(begun, _)| *begun == attempt);
+        let began = begun.map(|(_, began)| *began);
+        self.in_flight.retain(|(begun, _)| *begun != attempt);
         if self.in_flight.is_empty() {
             // A saga may rest for days.
             self.in_flight = Vec::new();
         }
         let (step, direction, number) = attempt;
+        // What is heard beyond its time took all of that.
+        self.took = began
+            .filter(|_| !lingered)
+            .map(|began| (step, direction, now.since(began)));
         if !matches!(end, AttemptEnd::Held(_)) {
             self.turn = None;
         }
@@ -679,9 +749,9 @@ impl<'a> Drive<'a> {
                 attempt: number,
             };
             // Nothing follows from that alone.
-            self.saga.decide(listening, self.shared.clock.now());
+            self.saga.decide(listening, now);
             self.late.push(exchange(attempt, hear_out(late)));
-            self.in_flight.push(attempt);
+            self.in_flight.push((attempt, now));
         }
         Input::Outcome(Outcome {
             step,
@@ -699,15 +769,27 @@ impl<'a> Drive<'a> {
         self.tell_above(&undone);
         let now = self.shared.clock.now();
         self.entry.update(|summary| summary.ended = Some(now));
+        if let Some(mut traced) = self.traced.take() {
+            traced.end(&self.saga, now);
+        }
         let (id, name) = (self.entry.id, &self.entry.plan.name);
         let (state, took) = (self.saga.state().as_str(), now.since(self.began));
         let summary = self.entry.summary();
         let failed_step = summary.failed_step.as_deref();
         // What goes well is counted; a line for each would be most of the log, and of what a saga costs.
         match failed_step {
-            None => tracing::debug!(saga = %id, name, state, ?took, "saga ended"),
-            Some(failed_step) => tracing::info!(saga = %id, name, state, ?took, failed_step, "saga ended"),
+            None => {
+                tracing::debug!(target: OUTCOME, saga = %id, name, state, ?took, trace = %self.trace(), "saga ended")
+            }
+            Some(failed_step) => {
+                tracing::info!(target: OUTCOME, saga = %id, name, state, ?took, failed_step, trace = %self.trace(), "saga ended");
+            }
         }
+    }
+
+    /// As `traceparent` has it.
+    fn trace(&self) -> String {
+        format!("{:032x}", self.saga.trace().id)
     }
 
     /// Nothing is in flight, and no moment that anybody waits for is due: for whom it waits.

@@ -26,6 +26,7 @@ mod recover;
 mod registry;
 mod seal;
 mod stats;
+mod trace;
 mod turns;
 
 pub use act::{ActError, Acted, Action, Decision, NoAction};
@@ -37,11 +38,12 @@ pub use list::Sent;
 pub use nested::{Child, Found, Triggers};
 pub use recover::Recovered;
 pub use registry::Retain;
-pub use stats::{Attempts, BUCKETS, CLASSES, Counts, DIRECTIONS, Durations, SagaStats};
+pub use stats::{Attempts, CLASSES, Counts, DIRECTIONS, SagaStats, StepStats, Totals};
 
 use crate::journal::{self, Journal, JournalError};
 use crate::keys::Keys;
 use crate::saga::{self, Event, Parent, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
+use crate::telemetry::{self, Spans};
 pub use crate::upstream::{OpenCircuit, Stats as Calls};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
@@ -68,6 +70,8 @@ pub struct Settings {
     pub secrets: Arc<Secrets>,
     /// What of it a restart needs is sealed under these; without any it is lost by a restart.
     pub keys: Arc<Keys>,
+    /// Where spans go; `None`: none are made.
+    pub spans: Option<Spans>,
 }
 
 impl Default for Settings {
@@ -78,6 +82,7 @@ impl Default for Settings {
             retain: Retain::default(),
             secrets: Arc::default(),
             keys: Arc::default(),
+            spans: None,
         }
     }
 }
@@ -116,10 +121,11 @@ pub enum Refused {
 type Outcome = Result<Arc<Reply>, Refused>;
 
 /// Where a saga stands, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// For its `lock`; it has not begun.
+    #[default]
     Waiting,
     /// Going forward.
     Running,
@@ -164,6 +170,19 @@ pub struct Summary {
     pub parent: Option<Parent>,
     /// That saga has undone it, or is about to.
     pub revoked: bool,
+}
+
+/// How the sagas that are at hand stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct States {
+    /// How many stand in each state.
+    pub counts: [(State, usize); State::ALL.len()],
+    /// How many of them an operator has paused.
+    pub paused: usize,
+    /// For how long one has been stuck, at the most; zero: none is.
+    pub oldest_stuck: Duration,
+    /// How long ago the trigger of one came that waits, runs or compensates, at the most; zero: there is none.
+    pub oldest_running: Duration,
 }
 
 /// A step that only an operator can finish.
@@ -391,20 +410,38 @@ impl Runner {
         self.shared.stats.get()
     }
 
-    /// How many of the sagas that are at hand stand in each state, and how many of them an operator has paused.
+    /// Of it what is of all sagas together, without a copy of the rest.
     #[must_use]
-    pub fn states(&self) -> ([(State, usize); State::ALL.len()], usize) {
-        let mut states = State::ALL.map(|state| (state, 0));
-        let mut paused = 0;
+    pub fn totals(&self) -> Totals {
+        self.shared.stats.totals()
+    }
+
+    /// How the sagas that are at hand stand.
+    #[must_use]
+    pub fn states(&self) -> States {
+        let now = self.shared.clock.now();
+        let mut states = States {
+            counts: State::ALL.map(|state| (state, 0)),
+            ..States::default()
+        };
         self.shared.registry.each_youngest(|entry| {
-            let (now, held) = entry.look(|summary| (summary.state, summary.paused));
-            if let Some((_, count)) = states.iter_mut().find(|(state, _)| *state == now) {
+            let (state, held, since) = entry.look(|summary| {
+                let stuck = summary.stuck.iter().map(|stuck| stuck.since).min();
+                (summary.state, summary.paused, stuck.unwrap_or(summary.arrived))
+            });
+            if let Some((_, count)) = states.counts.iter_mut().find(|(known, _)| *known == state) {
                 *count += 1;
             }
-            paused += usize::from(held);
+            states.paused += usize::from(held);
+            let oldest = match state {
+                State::Stuck => &mut states.oldest_stuck,
+                State::Waiting | State::Running | State::Compensating => &mut states.oldest_running,
+                State::Committed | State::Compensated | State::Halted => return true,
+            };
+            *oldest = (*oldest).max(now.since(since));
             true
         });
-        (states, paused)
+        states
     }
 
     /// What the journal has done, and has still to do.
@@ -436,6 +473,12 @@ impl Runner {
                 broken.unwrap_or_else(PoisonError::into_inner).clone()
             }),
         }
+    }
+
+    /// What has become of spans; `None`: there are none.
+    #[must_use]
+    pub fn spans(&self) -> Option<telemetry::Counts> {
+        self.shared.settings.spans.as_ref().map(Spans::counts)
     }
 
     /// How the calls to services stand.

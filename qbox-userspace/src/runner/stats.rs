@@ -4,15 +4,11 @@
 //! Knows no metrics library and no HTTP. It has no errors.
 
 use super::Refused;
-use crate::saga::{Class, Direction, Event, Plan, Timestamp};
+use crate::durations::Durations;
+use crate::saga::{Class, Direction, Event, Plan, StepId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Upper ends of the duration histogram's buckets, in seconds; a last bucket has no end.
-pub const BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0,
-];
 
 /// Names of a step's messages, in the order of [`Attempts`].
 pub const DIRECTIONS: [&str; 3] = ["transaction", "probe", "compensation"];
@@ -22,30 +18,15 @@ pub const CLASSES: [&str; 3] = ["not_applied", "unknown", "applied"];
 /// One step's attempts that have ended, by [`DIRECTIONS`] and [`CLASSES`].
 pub type Attempts = [[u64; CLASSES.len()]; DIRECTIONS.len()];
 
-/// How long sagas took.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Durations {
-    /// By [`BUCKETS`], each saga in one of them; behind them those that took longer.
-    pub buckets: [u64; BUCKETS.len() + 1],
-    /// All of them together.
-    pub sum: Duration,
-}
-
-impl Durations {
-    fn add(&mut self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let place = BUCKETS.iter().position(|end| seconds <= *end);
-        if let Some(bucket) = self.buckets.get_mut(place.unwrap_or(BUCKETS.len())) {
-            *bucket += 1;
-        }
-        self.sum = self.sum.saturating_add(took);
-    }
-
-    /// How many.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
+/// One step's messages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepStats {
+    /// Attempts that have ended.
+    pub attempts: Attempts,
+    /// By [`DIRECTIONS`]: how long they took.
+    pub took: [Durations; DIRECTIONS.len()],
+    /// By [`DIRECTIONS`]: how often another one was to follow.
+    pub retries: [u64; DIRECTIONS.len()],
 }
 
 /// The sagas of one name.
@@ -59,8 +40,10 @@ pub struct SagaStats {
     pub compensated: Durations,
     /// How often one got stuck.
     pub stuck: u64,
+    /// How long compensating took, of those that were compensated: from the end of what was in flight on.
+    pub undoing: Durations,
     /// By step.
-    pub attempts: BTreeMap<String, Attempts>,
+    pub steps: BTreeMap<String, StepStats>,
 }
 
 /// All that is counted.
@@ -76,6 +59,34 @@ pub struct Counts {
     pub halted: u64,
     /// How often a saga had as many steps under way as may be, and more to begin.
     pub held_back: u64,
+    /// Of all sagas together.
+    pub totals: Totals,
+}
+
+/// What is counted of all sagas together: cheap to ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// That began.
+    pub begun: u64,
+    /// That committed.
+    pub committed: u64,
+    /// That were compensated.
+    pub compensated: u64,
+    /// How often one got stuck.
+    pub stuck: u64,
+    /// Rises with whatever happens to one.
+    pub revision: u64,
+}
+
+/// What has just happened to a saga.
+pub(super) struct News<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) began: Timestamp,
+    /// When its compensation began, if it has.
+    pub(super) undoing: Option<Timestamp>,
+    pub(super) events: &'a [Event],
+    /// How long the attempt took that has just ended.
+    pub(super) took: Option<(StepId, Direction, Duration)>,
 }
 
 /// See the module.
@@ -119,60 +130,96 @@ impl Stats {
         self.counts().joined += 1;
     }
 
+    /// Without all that is counted by name.
+    pub(super) fn totals(&self) -> Totals {
+        self.counts().totals
+    }
+
     pub(super) fn halted(&self) {
-        self.counts().halted += 1;
+        let mut counts = self.counts();
+        counts.halted += 1;
+        counts.totals.revision += 1;
     }
 
     pub(super) fn held_back(&self) {
         self.counts().held_back += 1;
     }
 
-    /// Counts what has just happened to a saga that began at `began`.
-    pub(super) fn learn(&self, plan: &Plan, began: Timestamp, events: &[Event]) {
+    /// Counts it.
+    pub(super) fn learn(&self, news: &News<'_>) {
         let counts = &mut *self.counts();
         // The name is copied once in a process's life, not for each event.
-        if !counts.sagas.contains_key(&plan.name) {
-            counts.sagas.insert(plan.name.clone(), SagaStats::default());
+        if !counts.sagas.contains_key(&news.plan.name) {
+            counts.sagas.insert(news.plan.name.clone(), SagaStats::default());
         }
-        if let Some(saga) = counts.sagas.get_mut(&plan.name) {
-            for event in events {
-                saga.learn(plan, began, event);
+        counts.totals.revision += 1;
+        if let Some(saga) = counts.sagas.get_mut(&news.plan.name) {
+            for event in news.events {
+                saga.learn(news, event);
+                counts.totals.learn(event);
+            }
+            if let Some((step, direction, took)) = news.took
+                && let Some(durations) = saga
+                    .step(news.plan, step)
+                    .and_then(|s| s.took.get_mut(place(direction)))
+            {
+                durations.add(took);
             }
         }
     }
 }
 
-impl SagaStats {
-    fn learn(&mut self, plan: &Plan, began: Timestamp, event: &Event) {
+impl Totals {
+    fn learn(&mut self, event: &Event) {
         match event {
             Event::Began { .. } => self.begun += 1,
-            Event::Committed { at } => self.committed.add(at.since(began)),
-            Event::Compensated { at } => self.compensated.add(at.since(began)),
+            Event::Committed { .. } => self.committed += 1,
+            Event::Compensated { .. } => self.compensated += 1,
             Event::Stuck { .. } => self.stuck += 1,
+            _ => {}
+        }
+    }
+}
+
+impl SagaStats {
+    fn step(&mut self, plan: &Plan, step: StepId) -> Option<&mut StepStats> {
+        let step = plan.steps.get(step.index())?;
+        if !self.steps.contains_key(&step.name) {
+            self.steps.insert(step.name.clone(), StepStats::default());
+        }
+        self.steps.get_mut(&step.name)
+    }
+
+    fn learn(&mut self, news: &News<'_>, event: &Event) {
+        match event {
+            Event::Began { .. } => self.begun += 1,
+            Event::Committed { at } => self.committed.add(at.since(news.began)),
+            Event::Compensated { at } => {
+                self.compensated.add(at.since(news.began));
+                // Where there was nothing to undo it began just now.
+                self.undoing.add(at.since(news.undoing.unwrap_or(*at)));
+            }
+            Event::Stuck { .. } => self.stuck += 1,
+            Event::RetryAt { step, direction, .. } => {
+                let retries = self.step(news.plan, *step).map(|step| &mut step.retries);
+                if let Some(count) = retries.and_then(|retries| retries.get_mut(place(*direction))) {
+                    *count += 1;
+                }
+            }
             Event::Ended {
                 step,
                 direction,
                 class,
                 ..
             } => {
-                let Some(step) = plan.steps.get(step.index()) else {
-                    return;
-                };
-                if !self.attempts.contains_key(&step.name) {
-                    self.attempts.insert(step.name.clone(), Attempts::default());
-                }
-                let direction = match direction {
-                    Direction::Transaction => 0,
-                    Direction::Probe => 1,
-                    Direction::Compensation(_) | Direction::Child(_) => 2,
-                };
                 let class = match class {
                     Class::NotApplied => 0,
                     Class::Unknown => 1,
                     Class::Applied => 2,
                 };
-                let attempts = self.attempts.get_mut(&step.name);
-                if let Some(count) = attempts.and_then(|a| a.get_mut(direction)?.get_mut(class)) {
+                let attempts = self.step(news.plan, *step).map(|step| &mut step.attempts);
+                let count = attempts.and_then(|a| a.get_mut(place(*direction))?.get_mut(class));
+                if let Some(count) = count {
                     *count += 1;
                 }
             }
@@ -181,19 +228,11 @@ impl SagaStats {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_is_counted_in_the_bucket_that_it_fits_in() {
-        let mut durations = Durations::default();
-        for milliseconds in [5, 6, 3_600_000] {
-            durations.add(Duration::from_millis(milliseconds));
-        }
-        let first_second_last = [0, 1, BUCKETS.len()].map(|place| durations.buckets[place]);
-        assert_eq!((first_second_last, durations.count()), ([1, 1, 1], 3));
-        assert_eq!(durations.sum, Duration::from_millis(3_600_011));
-        assert!(BUCKETS.is_sorted());
+/// In [`DIRECTIONS`].
+fn place(direction: Direction) -> usize {
+    match direction {
+        Direction::Transaction => 0,
+        Direction::Probe => 1,
+        Direction::Compensation(_) | Direction::Child(_) => 2,
     }
 }

@@ -34,6 +34,7 @@ mod reply;
 mod retry;
 mod sample;
 mod secrets;
+mod trace;
 mod values;
 
 pub use derived::Derived;
@@ -53,3 +54,4 @@ pub use plan::{
 pub use reply::Reply;
 pub use sample::sample_trigger;
 pub use secrets::{Apart, MARK, Needs, Secrets, whole};
+pub use trace::Trace;

@@ -5,13 +5,22 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("main", &["app", "cli"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
     (
         "admin",
-        &["runner", "observe", "plan", "journal", "saga", "config"],
+        &[
+            "runner",
+            "observe",
+            "telemetry",
+            "plan",
+            "journal",
+            "saga",
+            "config",
+            "durations",
+        ],
     ),
     (
         "gateway",
@@ -21,10 +30,23 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ),
     (
         "runner",
-        &["journal", "saga", "upstream", "keys", "netns", "config"],
+        &[
+            "journal",
+            "saga",
+            "upstream",
+            "telemetry",
+            "keys",
+            "netns",
+            "config",
+            "durations",
+        ],
     ),
-    ("journal", &["saga", "config"]),
-    ("proxy", &["intercept", "upstream", "netns", "config"]),
+    ("telemetry", &["upstream", "netns", "config"]),
+    ("journal", &["saga", "config", "durations"]),
+    (
+        "proxy",
+        &["intercept", "upstream", "netns", "config", "durations"],
+    ),
     ("intercept", &["netns", "config"]),
     ("upstream", &["netns", "config"]),
     ("observe", &["plan", "config", "saga"]),
@@ -34,6 +56,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("saga", &[]),
     ("keys", &[]),
     ("netns", &[]),
+    ("durations", &[]),
     // Tests alone.
     ("sim", &["saga", "config", "journal"]),
 ];
@@ -64,7 +87,9 @@ const IMPURE: &[&str] = &[
     "libc",
     "memchr",
     "mio",
+    "opentelemetry_proto",
     "prometheus_client",
+    "prost",
     "qbox_common",
     "rand",
     "rcgen",

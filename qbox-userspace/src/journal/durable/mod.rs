@@ -15,6 +15,7 @@ mod writer;
 pub use schema::OpenError;
 
 use super::{History, Journal, JournalError, Load, Outline, Page, Pending, Position, Query};
+use crate::durations::Durations;
 use crate::saga::{Event, Plan, PlanHash, SagaId};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
@@ -88,8 +89,8 @@ struct State {
     position: u64,
     written: u64,
     wanted: u64,
-    /// How many transactions were written.
-    syncs: u64,
+    /// How long the transactions took that were written.
+    commits: Durations,
     queue: Vec<Write>,
     queue_bytes: usize,
     /// Since when the queue isn't empty.
@@ -439,10 +440,19 @@ impl Journal for Durable {
     }
 
     fn load(&self) -> Load {
+        // The file, and what is still beside it (SQLite, "WAL-mode File Format").
+        let size = ["", "-wal"].map(|end| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(end);
+            std::fs::metadata(path).map_or(0, |found| found.len())
+        });
+        let size = size.iter().sum();
         let state = self.shared.state();
         Load {
             events: state.position,
-            syncs: state.syncs,
+            syncs: state.commits.count(),
+            commits: state.commits,
+            size,
             queued_bytes: state.queue_bytes + state.writing.iter().map(Write::weight).sum::<usize>(),
         }
     }

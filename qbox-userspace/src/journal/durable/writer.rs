@@ -89,7 +89,11 @@ impl Writer {
             let rest = if tidied.is_some() { TIDY } else { TIDY_AGAIN };
             let done = match self.next(rest) {
                 Next::Stop => return,
-                Next::Write(batch, position) => self.write(&batch).map(|()| self.written(&batch, position)),
+                Next::Write(batch, position) => {
+                    let begun = Instant::now();
+                    self.write(&batch)
+                        .map(|()| self.written(&batch, position, begun.elapsed()))
+                }
                 Next::Idle => Ok(()),
             };
             let due = tidied.is_none_or(|at| at.elapsed() >= TIDY);
@@ -143,7 +147,7 @@ impl Writer {
         Next::Write(batch, state.position)
     }
 
-    fn written(&self, batch: &[Write], position: u64) {
+    fn written(&self, batch: &[Write], position: u64, took: Duration) {
         let mut state = self.shared.state();
         for write in batch {
             if let Write::Ended { saga, .. } = write {
@@ -151,7 +155,7 @@ impl Writer {
             }
         }
         state.written = position;
-        state.syncs += 1;
+        state.commits.add(took);
         state.writing = Arc::default();
         drop(state);
         self.shared

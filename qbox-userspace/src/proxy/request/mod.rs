@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How this direction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,9 @@ pub(super) struct RequestSide<'a, H> {
     /// for what passes; here it is what Qbox would answer.
     last: bool,
     late: Option<Pin<Box<Sleep>>>,
+    /// When the bytes came that are looked at, and whether a head is among those that are to be written.
+    came: Instant,
+    passes: bool,
 }
 
 impl<'a, H: Handler> RequestSide<'a, H> {
@@ -109,6 +112,8 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             stalled: false,
             last: false,
             late: None,
+            came: Instant::now(),
+            passes: false,
         }
     }
 
@@ -182,6 +187,9 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             return Err(RequestEnd::UpstreamBroke);
         }
         self.buffer.written();
+        if std::mem::take(&mut self.passes) {
+            self.link.inner.counters.relay.add(self.came.elapsed());
+        }
         Ok(())
     }
 
@@ -212,7 +220,9 @@ impl<'a, H: Handler> RequestSide<'a, H> {
 
     /// Reads on, and sees to what a read can bring but bytes.
     async fn more(&mut self) -> Result<(), RequestEnd> {
-        match self.read().await {
+        let read = self.read().await;
+        self.came = Instant::now();
+        match read {
             Read::Some | Read::Opaque => Ok(()),
             Read::Broken => Err(RequestEnd::ClientBroke),
             Read::Drained => Err(RequestEnd::Idle),

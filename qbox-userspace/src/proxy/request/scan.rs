@@ -162,6 +162,7 @@ impl<H: Handler> RequestSide<'_, H> {
     /// Passes the request whose head is next.
     pub(super) fn admit(&mut self, request: &head::Request) {
         self.link.inner.counters.passed.add();
+        self.passes = true;
         self.link.await_response(Awaited::to(request, false));
         self.buffer.scan(request.len);
         self.after(request);

@@ -143,7 +143,7 @@ impl Saga {
         if self.due.is_none() && self.answers() {
             self.due = Some(self.as_it_is());
         }
-        self.ended = None;
+        self.revived |= self.ended.take().is_some();
         self.revoked = true;
         self.abort = Some("the saga that it is nested in undoes it".to_owned());
     }
@@ -166,6 +166,7 @@ impl Saga {
             .and_then(|run| run.lane(direction))
             .is_some_and(|lane| lane.used() == 0);
         let flight = Flight {
+            since: at,
             durable_first: match direction {
                 // Also the first that an operator has asked for: until then the records call the step refused.
                 Direction::Transaction => pivot || !self.heard || (first && attempt > 1),

@@ -13,8 +13,8 @@ use crate::saga::io::{Call, Command, Timer};
 use crate::saga::message::{Headers, Request};
 use crate::saga::plan::{ReplyPlan, RequestPlan, RequestTemplate, Step};
 use crate::saga::reply::Reply;
-use crate::saga::retry::Chance;
 use crate::saga::secrets::Secrets;
+use crate::saga::trace::{self, Trace};
 use crate::saga::values::{Missing, Values};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -50,6 +50,36 @@ impl Saga {
                 })
             })
         })
+    }
+
+    /// Where it stands in its trace.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        let trace = Trace::new(&self.trigger.request.headers, self.seed);
+        match self.revived {
+            true => trace.again(self.seed),
+            false => trace,
+        }
+    }
+
+    /// What vendors keep beside its trace, one list.
+    #[must_use]
+    pub fn trace_state(&self) -> String {
+        let state = trace::state(&self.trigger.request.headers);
+        let state: Vec<_> = state.map(|(_, value)| String::from_utf8_lossy(value)).collect();
+        state.join(",")
+    }
+
+    /// The span of an attempt: the one that its request names.
+    #[must_use]
+    pub fn span(&self, step: StepId, direction: Direction, attempt: u32) -> u64 {
+        trace::span_of(self.seed, step, direction, attempt)
+    }
+
+    /// Since when what is in flight is.
+    #[must_use]
+    pub fn in_flight_since(&self, step: StepId, direction: Direction) -> Option<Timestamp> {
+        Some(self.run(step)?.lane(direction)?.flight.as_ref()?.since)
     }
 
     /// A call of the past that can't be made any more, since secrets of it are gone: there are marks in their places.
@@ -273,8 +303,8 @@ impl Saga {
             direction,
             round: self.run(id).map_or(0, |run| run.round),
             trigger: &self.trigger,
-            chance: Chance::of_attempt(self.seed, id, direction, attempt),
-            saga_chance: Chance::of_saga(self.seed),
+            trace: Trace::new(&self.trigger.request.headers, self.seed),
+            span: self.span(id, direction, attempt),
         };
         let keeps_key = Self::forwards(step, direction);
         stamp.put(&mut request.headers, keeps_key);

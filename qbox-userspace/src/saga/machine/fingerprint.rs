@@ -33,6 +33,8 @@ impl Saga {
             heard,
             abort,
             revoked,
+            // Of the past.
+            revived: _,
             turned,
             compensating,
             overdue,
@@ -138,6 +140,8 @@ fn put_lane(lane: &Lane, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultH
         |Flight {
              request,
              durable_first,
+             // Told to those who look on alone.
+             since: _,
          }| (request.is_ok(), *durable_first),
     );
     flight.hash(hash);

@@ -6,7 +6,7 @@
 use crate::saga::event::Direction;
 use crate::saga::id::SagaId;
 use crate::saga::message::{Headers, Trigger};
-use crate::saga::retry::Chance;
+use crate::saga::trace::{self, Trace};
 
 /// Whose request it is.
 pub(super) struct Stamp<'a> {
@@ -16,10 +16,10 @@ pub(super) struct Stamp<'a> {
     /// How often the step had to be compensated again.
     pub(super) round: u32,
     pub(super) trigger: &'a Trigger,
+    /// The trigger's.
+    pub(super) trace: Trace,
     /// This attempt's.
-    pub(super) chance: Chance,
-    /// The saga's.
-    pub(super) saga_chance: Chance,
+    pub(super) span: u64,
 }
 
 impl Stamp<'_> {
@@ -33,13 +33,11 @@ impl Stamp<'_> {
         set("X-Qbox-Message-Type", self.message_type().to_owned());
         set("X-Qbox-Step", self.step.to_owned());
         set("X-Qbox-Depth", self.trigger.depth.saturating_add(1).to_string());
-        let context = TraceContext::of(&self.trigger.request.headers);
-        set("traceparent", self.traceparent(context.as_ref()));
-        if context.is_some() {
-            // What a vendor keeps beside the trace goes with it (W3C Trace Context, 3.3).
+        set("traceparent", self.trace.parent_of(self.span));
+        if self.trace.parent.is_some() {
+            // What a vendor keeps beside the trace goes with it.
             headers.remove("tracestate");
-            let state = self.trigger.request.headers.0.iter();
-            for (name, value) in state.filter(|(name, _)| name.eq_ignore_ascii_case("tracestate")) {
+            for (name, value) in trace::state(&self.trigger.request.headers) {
                 headers.push(name.clone(), value.clone());
             }
         }
@@ -71,50 +69,5 @@ impl Stamp<'_> {
             (Direction::Compensation(n), 0) => Some(format!("\"{saga}/{step}/undo/{n}\"")),
             (Direction::Compensation(n), round) => Some(format!("\"{saga}/{step}/undo/{n}/{round}\"")),
         }
-    }
-
-    fn traceparent(&self, context: Option<&TraceContext>) -> String {
-        let span = self.chance.number(1).max(1);
-        match context {
-            Some(TraceContext { trace, flags }) => format!("00-{trace}-{span:016x}-{flags}"),
-            // A trace of the saga's own, so that its messages can be found together.
-            None => {
-                let (high, low) = (self.saga_chance.number(1), self.saga_chance.number(2).max(1));
-                format!("00-{high:016x}{low:016x}-{span:016x}-01")
-            }
-        }
-    }
-}
-
-/// What a `traceparent` says (W3C Trace Context, 3.2).
-struct TraceContext {
-    trace: String,
-    flags: String,
-}
-
-impl TraceContext {
-    fn of(headers: &Headers) -> Option<Self> {
-        let mut values = headers
-            .0
-            .iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("traceparent"));
-        let (Some((_, value)), None) = (values.next(), values.next()) else {
-            return None;
-        };
-        let mut fields = std::str::from_utf8(value).ok()?.trim().split('-');
-        let hex = |field: &&str, length: usize| {
-            field.len() == length && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let not_zero = |field: &&str| field.bytes().any(|b| b != b'0');
-        let version = fields.next().filter(|f| hex(f, 2) && *f != "ff")?;
-        let trace = fields.next().filter(|f| hex(f, 32)).filter(not_zero)?;
-        fields.next().filter(|f| hex(f, 16)).filter(not_zero)?;
-        let flags = fields.next().filter(|f| hex(f, 2))?;
-        // A later version may have more fields; this one may not.
-        if version == "00" && fields.next().is_some() {
-            return None;
-        }
-        let (trace, flags) = (trace.to_owned(), flags.to_owned());
-        Some(Self { trace, flags })
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Flight {
     pub(super) request: Result<Arc<Request>, String>,
     /// Its intent must be durable first.
     pub(super) durable_first: bool,
+    /// When it was to be sent.
+    pub(super) since: Timestamp,
 }
 
 impl Lane {

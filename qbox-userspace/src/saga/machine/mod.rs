@@ -91,6 +91,8 @@ pub struct Saga {
     abort: Option<String>,
     /// The saga that it is nested in undoes it.
     revoked: bool,
+    /// It had been committed before that.
+    revived: bool,
     turned: Option<Turned>,
     compensating: Option<Timestamp>,
     /// The caller has waited long enough.
@@ -352,6 +354,7 @@ impl Saga {
             heard: false,
             abort: None,
             revoked: false,
+            revived: false,
             turned: None,
             compensating: None,
             overdue: false,

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use qbox_tests::{DEADLINE, binary, require_root, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -87,17 +88,43 @@ fn explicit_does_the_same() -> Result<()> {
     assert_timeline(&text)
 }
 
-/// A demo that stays up, and the command that it says to type.
-fn staying() -> Result<(Child, String)> {
+/// A demo that stays up, the command that it says to type, and where it says that the page is.
+fn staying() -> Result<(Child, String, String)> {
     require_root()?;
     let mut child = demo()?.stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("no output")?;
     let mut lines = BufReader::new(output).lines();
     let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(" exec ")));
     let line = line.context("the demo says no command to type")??;
+    let page = lines.find_map(|line| {
+        let line = line.ok()?;
+        Some(
+            line.split_once("http://127.0.0.1:")?
+                .1
+                .trim_end_matches('/')
+                .to_owned(),
+        )
+    });
+    let page = format!(
+        "127.0.0.1:{}",
+        page.context("the demo doesn't say where the page is")?
+    );
     // Read on, so that the demo can print.
     std::thread::spawn(move || lines.count());
-    Ok((child, line))
+    Ok((child, line, page))
+}
+
+/// GETs a path of the page.
+fn get(page: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(page)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {page}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn signal(child: &Child, signal: Signal) -> Result<()> {
@@ -110,7 +137,14 @@ fn signal(child: &Child, signal: Signal) -> Result<()> {
 
 #[test]
 fn it_stays_up_for_the_command_it_names_until_ctrl_c() -> Result<()> {
-    let (mut child, line) = staying()?;
+    let (mut child, line, page) = staying()?;
+    let html = get(&page, "/")?;
+    ensure!(
+        html.starts_with("HTTP/1.1 200") && html.contains("<html"),
+        "{html}"
+    );
+    let sagas = get(&page, "/api/v1/sagas")?;
+    ensure!(sagas.contains("\"book-trip\""), "{sagas}");
     let output = Command::new("sh")
         .args(["-c", line.trim()])
         .current_dir(qbox_tests::workspace())
@@ -131,7 +165,7 @@ fn it_stays_up_for_the_command_it_names_until_ctrl_c() -> Result<()> {
 /// Its processes go with it at once; names in the file system go with the next node's start.
 #[test]
 fn a_killed_demo_takes_its_processes_along() -> Result<()> {
-    let (mut child, _) = staying()?;
+    let (mut child, ..) = staying()?;
     let cgroups = left_by(child.id())?;
     let cgroup = cgroups
         .iter()

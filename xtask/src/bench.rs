@@ -19,6 +19,8 @@ pub(crate) enum What {
     Recovery,
     /// Sagas in pods beside a stateless hop, as the tables of docs/performance.md.
     Sagas,
+    /// Sagas with spans to a collector and metrics asked for, against the same without either. Needs root.
+    Telemetry,
     /// A connect(2) with Qbox's programs against one without; captured, too. Needs root.
     Connect,
     /// 250 pods: how soon each is captured, and what it costs. Needs root.
@@ -39,6 +41,7 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Matching => bench.args(["--package=qbox-userspace", "--bench=matching"]),
         What::Recovery => of_the_binary(&mut bench, "--bench=recovery")?,
         What::Sagas => return in_pods("sagas"),
+        What::Telemetry => return in_pods("telemetry"),
         What::Connect => of_interception(&mut bench, "connect")?,
         What::Pods => of_interception(&mut bench, "pods")?,
         What::Connections => of_interception(&mut bench, "connections")?,

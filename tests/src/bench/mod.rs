@@ -10,9 +10,11 @@ mod message;
 mod report;
 mod services;
 mod stage;
+mod telemetry;
 
 pub use hop::run as hop;
 pub use load::{Kind, Load, run as load};
+pub use telemetry::telemetry;
 
 use crate::node::require_root;
 use anyhow::Result;
@@ -53,7 +55,7 @@ pub(crate) struct Found {
 /// No root, or something fails or is answered wrongly.
 pub fn sagas(options: &Options) -> Result<()> {
     require_root()?;
-    let stage = Stage::set()?;
+    let stage = Stage::set("")?;
     let mut report = Report::default();
     // The first round is for caches and connections.
     for round in 0..=options.rounds {

@@ -11,7 +11,7 @@ use crate::world::PORT;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -105,7 +105,8 @@ impl Drop for Process {
 }
 
 impl Stage {
-    pub(super) fn set() -> Result<Self> {
+    /// With more tables of qbox.toml.
+    pub(super) fn set(extra: &str) -> Result<Self> {
         let node = Node::new()?;
         let most = TOPOLOGIES.into_iter().max().unwrap_or_default();
         let trips = node.pod("trips")?;
@@ -134,7 +135,11 @@ impl Stage {
         let sagas = systems
             .into_iter()
             .flat_map(|system| TOPOLOGIES.map(|services| saga(system, services)));
-        let qbox = Qbox::start(&node, &Settings::sagas(sagas))?;
+        let settings = Settings {
+            extra: extra.to_owned(),
+            ..Settings::sagas(sagas)
+        };
+        let qbox = Qbox::start(&node, &settings)?;
         qbox.wait_for_pod(client.name())?;
         wait_for("the hop to listen", DEADLINE, || {
             let connected = node
@@ -193,11 +198,30 @@ impl Stage {
         })
     }
 
+    /// Listens where `trips` is.
+    pub(super) fn listen(&self, port: u16) -> Result<TcpListener> {
+        self.trips.listen(port)
+    }
+
+    /// The metrics.
+    pub(super) fn scrape(&self) -> Result<String> {
+        Ok(self.qbox.admin().get("/metrics")?.body)
+    }
+
+    /// How many spans were sent, and how many lost.
+    pub(super) fn spans(&self) -> Result<(f64, f64)> {
+        let of = |fate: &str| self.metric(&format!("qbox_spans_total{{fate=\"{fate}\"}} "));
+        Ok((of("sent")?, of("dropped")? + of("failed")?))
+    }
+
     fn syncs(&self) -> Result<f64> {
-        let metrics = self.qbox.admin().get("/metrics")?.body;
-        let mut lines = metrics.lines();
-        let line = lines.find_map(|line| line.strip_prefix("qbox_journal_syncs_total "));
-        Ok(line.context("no qbox_journal_syncs_total")?.trim().parse()?)
+        self.metric("qbox_journal_syncs_total ")
+    }
+
+    fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = self.scrape()?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
     }
 }
 

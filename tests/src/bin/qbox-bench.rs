@@ -1,4 +1,4 @@
-//! `qbox-bench`: what `cargo xtask bench sagas` runs.
+//! `qbox-bench`: what `cargo xtask bench sagas` and `telemetry` run.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -21,6 +21,15 @@ enum What {
     Sagas {
         /// How often each is measured, in turns.
         #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds for each measurement.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+    },
+    /// Sagas with spans and scrapes against the same without.
+    Telemetry {
+        /// How often each is measured, in turns.
+        #[arg(long, default_value_t = 9)]
         rounds: usize,
         /// Seconds for each measurement.
         #[arg(long, default_value_t = 4)]
@@ -63,6 +72,10 @@ fn main() -> ExitCode {
 fn run(what: What) -> Result<()> {
     match what {
         What::Sagas { rounds, seconds } => bench::sagas(&Options {
+            rounds: rounds.max(1),
+            span: Duration::from_secs(seconds.max(1)),
+        }),
+        What::Telemetry { rounds, seconds } => bench::telemetry(&Options {
             rounds: rounds.max(1),
             span: Duration::from_secs(seconds.max(1)),
         }),

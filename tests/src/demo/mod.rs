@@ -2,6 +2,7 @@
 //!
 //! It looks at Qbox only as a user can: its admin API, its command line, the services' ledgers.
 
+mod page;
 mod stage;
 mod timeline;
 
@@ -70,6 +71,11 @@ fn show(out: &mut impl Write, stage: &Stage, stop: &Stop, once: bool) -> Result<
     writeln!(out, "Qbox stays up. Try it from another terminal:\n")?;
     writeln!(out, "  {}", stage.command_line("9", "small"))?;
     writeln!(out, "  {}    # refused", stage.command_line("10", REFUSED_CAR))?;
+    writeln!(
+        out,
+        "\nThe page, for a browser on this machine: http://{}/",
+        stage.page()?
+    )?;
     writeln!(out, "\nCtrl-C ends it and leaves nothing behind.\n")?;
     while !stop.within(LOOK) {
         follow(out, stage, &mut shown)?;

@@ -1,6 +1,6 @@
 //! Where the demo plays: in pods, or on loopback addresses without root.
 
-use super::{REFUSED_CAR, wish};
+use super::{REFUSED_CAR, page, wish};
 use crate::admin::Admin;
 use crate::explicit::ExplicitWorld;
 use crate::node::require_root;
@@ -11,6 +11,7 @@ use crate::world::World;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -65,6 +66,18 @@ impl Stage {
 
     pub(super) fn admin(&self) -> &Admin {
         self.qbox().admin()
+    }
+
+    /// Where a browser on this machine finds the page.
+    pub(super) fn page(&self) -> Result<SocketAddr> {
+        let status = self.admin().json("/api/v1/status")?;
+        let address = status.get("admin").and_then(Value::as_str);
+        let address = address.context("Qbox doesn't say where its API is")?.parse()?;
+        match self {
+            // Its address is one of its own network.
+            Self::Pods(world) => page::open(world.node.namespace().try_clone()?, address),
+            Self::Explicit(_) => Ok(address),
+        }
     }
 
     pub(super) fn describe(&self) -> String {

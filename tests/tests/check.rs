@@ -96,6 +96,37 @@ fn each_mistake_is_shown_where_it_is() -> Result<()> {
     Ok(())
 }
 
+/// What is legal and probably not meant is shown in the same way, and keeps nobody from running it.
+#[test]
+fn a_warning_is_shown_and_is_no_error() -> Result<()> {
+    let entries = fs::read_dir(workspace().join("config/warned"))?;
+    let mut codes = BTreeSet::new();
+    for entry in entries {
+        let path = entry?.path();
+        let (text, status) = check(&path)?;
+        assert_eq!(status, Some(0), "{}: {text}", path.display());
+        let said = text.lines().filter_map(|line| line.strip_prefix("warning["));
+        codes.extend(said.filter_map(|line| line.split(']').next()).map(str::to_owned));
+        ensure!(text.contains("--> ") && text.contains("help: "), "{text}");
+    }
+    ensure!(codes.len() >= 7, "only {codes:?}");
+    Ok(())
+}
+
+/// Two sagas beside one another are compared.
+#[test]
+fn two_sagas_that_get_in_each_others_way_are_named_both() -> Result<()> {
+    for (folder, files) in [
+        ("one-name-twice", ["first.toml", "second.toml"]),
+        ("one-trigger-twice", ["one.toml", "other.toml"]),
+    ] {
+        let (text, status) = check(&workspace().join("config/invalid").join(folder))?;
+        assert_eq!(status, Some(1), "{text}");
+        ensure!(files.iter().all(|file| text.contains(file)), "{text}");
+    }
+    Ok(())
+}
+
 /// One that can't be read isn't passed over.
 #[test]
 fn a_path_that_is_not_there_is_an_error() -> Result<()> {

@@ -1,6 +1,7 @@
-//! Whole files: every one of `config/invalid` with the findings that it says itself, and folders.
+//! Whole files: every one of `config/invalid` and `config/warned` with the findings that it says itself, and folders.
 
 use super::{Code, check_paths, load};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,42 +9,77 @@ fn config_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
 }
 
-/// The `# expect: QB0005 at 12:3` lines that a file of `config/invalid` begins with.
-fn expected(text: &str) -> Vec<(String, String)> {
-    let mut expected: Vec<_> = text
-        .lines()
-        .map_while(|line| line.strip_prefix("# expect: "))
+/// What is in a folder of `config`, sorted.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut entries: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries
+}
+
+/// The `# expect: QB0005 at 12:3` lines that a file begins with; of a folder those of all files in it, and below.
+fn expected(path: &Path) -> Vec<(String, String)> {
+    if path.is_dir() {
+        return entries(path).iter().flat_map(|path| expected(path)).collect();
+    }
+    let bytes = fs::read(path).unwrap();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let lines = text.lines().map_while(|line| line.strip_prefix("# expect: "));
+    lines
         .map(|line| {
             let (code, place) = line.split_once(" at ").expect("CODE at LINE:COLUMN");
-            (code.to_owned(), place.to_owned())
+            (code.to_owned(), format!("{}:{place}", path.display()))
         })
+        .collect()
+}
+
+/// Every mistake that is legal, too, is there to be seen, but for those that no file here can have.
+#[test]
+fn every_code_has_its_file() {
+    let elsewhere = [
+        ("QB0002", "a file of more than 1 MiB: `a_file_that_is_too_large`"),
+        (
+            "QB0070",
+            "`qbox import`, whose files are no TOML: `import/tests.rs`",
+        ),
+        ("QB0071", "the same"),
+        ("QB0072", "the same"),
+    ];
+    let folders = ["invalid", "warned"].map(|name| config_folder().join(name));
+    let shown: BTreeSet<String> = folders
+        .iter()
+        .flat_map(|folder| expected(folder))
+        .map(|(code, _)| code)
         .collect();
-    expected.sort();
-    expected
+    let page = include_str!("../../../docs/errors.md");
+    let codes = page.lines().filter_map(|line| line.strip_prefix("### "));
+    let codes: Vec<&str> = codes.filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    assert!(codes.len() > 50, "{codes:?}");
+    for code in codes {
+        let is_elsewhere = elsewhere.iter().any(|(known, _)| *known == code);
+        assert!(shown.contains(code) != is_elsewhere, "{code}");
+    }
 }
 
 #[test]
 fn every_invalid_file_has_exactly_the_findings_that_it_names() {
-    let mut files: Vec<PathBuf> = fs::read_dir(config_folder().join("invalid"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
-    assert!(files.len() >= 32, "{} files", files.len());
-    for path in files {
-        let bytes = fs::read(&path).unwrap();
-        let expected = expected(&String::from_utf8_lossy(&bytes));
+    let invalid = entries(&config_folder().join("invalid"));
+    let warned = entries(&config_folder().join("warned"));
+    assert!(invalid.len() >= 32, "{} files", invalid.len());
+    assert!(warned.len() >= 7, "{} files", warned.len());
+    let wrong = invalid.into_iter().map(|path| (path, true));
+    for (path, wrong) in wrong.chain(warned.into_iter().map(|path| (path, false))) {
+        let mut expected = expected(&path);
+        expected.sort();
         assert_ne!(expected, [], "{}", path.display());
         let report = check_paths(std::slice::from_ref(&path));
         let mut found = Vec::new();
         for diagnostic in &report.diagnostics {
             let (line, column) = diagnostic.line_column().unwrap();
-            found.push((diagnostic.code.to_string(), format!("{line}:{column}")));
+            let place = format!("{}:{line}:{column}", diagnostic.file.name);
             let drawn = diagnostic.render(false);
-            assert!(
-                drawn.contains(&format!("{}:{line}:{column}", path.display())),
-                "{drawn}"
-            );
+            assert!(drawn.contains(&place), "{drawn}");
+            found.push((diagnostic.code.to_string(), place));
             assert!(drawn.contains("help: "), "{drawn}");
             // The line itself stands in it.
             let text = diagnostic.file.text.lines().nth(line - 1).unwrap_or_default();
@@ -51,7 +87,7 @@ fn every_invalid_file_has_exactly_the_findings_that_it_names() {
         }
         found.sort();
         assert_eq!(found, expected, "{}\n{report}", path.display());
-        assert!(report.has_errors(), "{}", path.display());
+        assert_eq!(report.has_errors(), wrong, "{}", path.display());
     }
 }
 
@@ -68,6 +104,18 @@ const SAGA: &str = "name = \"NAME\"\n[trigger]\nmethod = \"POST\"\nurl = \"http:
 
 fn codes(report: &super::Report) -> Vec<Code> {
     report.diagnostics.iter().map(|d| d.code).collect()
+}
+
+#[test]
+fn a_file_that_is_too_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.toml");
+    let saga = SAGA.replace("NAME", "a");
+    let filled = |bytes: usize| format!("{saga}#{}", "x".repeat(bytes - saga.len() - 1));
+    fs::write(&path, filled(1 << 20)).unwrap();
+    assert_eq!(codes(&check_paths(std::slice::from_ref(&path))), []);
+    fs::write(&path, filled((1 << 20) + 1)).unwrap();
+    assert_eq!(codes(&check_paths(&[path])), [Code::TooLarge]);
 }
 
 #[test]

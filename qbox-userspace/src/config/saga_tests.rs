@@ -2,13 +2,13 @@
 
 use super::{Code, Diagnostic, Severity, load_saga, plan_hash};
 use crate::saga::{
-    BodyTemplate, CompensateWhen, Kind, Mode, OnRecovery, Plan, ReplyPlan, RequestPlan, RetryOn, Segment,
-    StepId,
+    BodyTemplate, CompensateWhen, Kind, Mode, OnRecovery, Plan, ReplyPlan, RequestPlan, ResponseMatch,
+    RetryOn, Segment, StepId,
 };
 use std::time::Duration;
 
 /// Every key that a saga file can have.
-const WHOLE: &str = r#"
+pub(super) const WHOLE: &str = r#"
 name = "book-trip"
 order = "parallel"
 timeout = "45s"
@@ -171,6 +171,35 @@ fn what_is_left_out_has_the_formats_defaults() {
     let refused = step.refused[0].status.as_ref().unwrap();
     assert!(refused.contains(404) && !refused.contains(408) && !refused.contains(429));
     assert_eq!((plan.reply_success, plan.reply_failure), (None, None));
+    let more = "[step.probe]\nrequest = { method = \"GET\", url = \"http://b/\" }\n[[step.compensate]]\n\
+                request = { method = \"DELETE\", url = \"http://b/\" }\n[reply.success]\nbody = \"\"\n[reply.failure]\nbody = \"\"\n";
+    let (plan, _) = good(&format!("{LEAST}{more}"));
+    let step = &plan.steps[0];
+    let (probe, undo) = (step.probe.as_ref().unwrap(), &step.compensations[0]);
+    assert_eq!(
+        (probe.timeout, undo.timeout),
+        (Duration::from_secs(5), Duration::from_secs(5))
+    );
+    let holds = |any: &[ResponseMatch]| {
+        [204, 404, 410, 409].map(|status| {
+            any[0].status.as_ref().unwrap().contains(status)
+                || any
+                    .get(1)
+                    .is_some_and(|other| other.status.as_ref().unwrap().contains(status))
+        })
+    };
+    assert_eq!(holds(&probe.applied), [true, false, false, false]);
+    assert_eq!(holds(&probe.refused), [false, true, true, false]);
+    assert_eq!(holds(&undo.success), [true, true, true, false]);
+    assert_eq!((undo.retry.attempts, undo.needs_response), (None, false));
+    let status = |reply: &Option<ReplyPlan>| match reply {
+        Some(ReplyPlan::Send(reply)) => reply.status,
+        _ => panic!("a reply"),
+    };
+    assert_eq!(
+        (status(&plan.reply_success), status(&plan.reply_failure)),
+        (200, 502)
+    );
 }
 
 #[test]

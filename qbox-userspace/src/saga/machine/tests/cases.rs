@@ -248,6 +248,31 @@ fn a_probe_settles_what_is_unknown() {
 }
 
 #[test]
+fn each_message_is_its_own_and_has_its_own_time() {
+    let mut asked = step("hotel", &[]);
+    asked.probe = Some(probe("desk"));
+    let mut world = World::new(plan(vec![asked]), trigger());
+    let mut seen = Vec::new();
+    world.run(|call| {
+        let request = &call.request;
+        seen.push(format!("{} {} {:?}", request.method, request.url, call.timeout));
+        match call.direction {
+            Direction::Compensation(_) => answer(200, ""),
+            _ => AttemptEnd::TimedOut,
+        }
+    });
+    seen.dedup();
+    assert_eq!(
+        seen,
+        [
+            "PUT http://hotel.default.svc:8080/bookings/7 5s",
+            "GET http://desk.default.svc:8080/bookings/7 1s",
+            "DELETE http://hotel.default.svc:8080/bookings/7 2s",
+        ]
+    );
+}
+
+#[test]
 fn a_probe_is_asked_once_when_the_saga_has_turned() {
     let mut steps = vec![step("hotel", &[]), step("flight", &[])];
     steps[0].probe = Some(probe("hotel"));

@@ -1,37 +1,22 @@
 //! One configuration of the original as a plan, with comments where a saga file is stricter.
 
-use super::expressions::{self, Site};
-use super::original::{At, Configuration, Request, Response, Transaction, configuration};
+mod message;
+mod trigger;
+
+use super::expressions::Site;
+use super::original::{At, Configuration, Transaction, configuration};
 use super::{Findings, Imported, yaml};
 use crate::config::{Code, Comment, Diagnostic, Spot, load_saga, print_saga};
 use crate::saga::{
-    BodyTemplate, CompensateWhen, Compensation, Durability, Kind, Mode, OnRecovery, Place, Plan, ReplyPlan,
-    ReplyTemplate, RequestPlan, RequestTemplate, ResponseMatch, RetryOn, RetryPolicy, Scheme, Scope, Segment,
-    StatusSet, Step, StepId, Template, TriggerPattern, UrlTemplate,
+    CompensateWhen, Compensation, Durability, Kind, Mode, OnRecovery, Place, Plan, ReplyPlan, RequestPlan,
+    RetryOn, RetryPolicy, Step, StepId,
 };
-use std::ops::Range;
 use std::time::Duration;
 
 /// The longest duration of a saga file (see `config`).
 const LONGEST: i64 = 8760 * 3600;
 /// The most steps of one.
 const MOST_STEPS: usize = 256;
-/// Headers that Qbox writes itself, beside `X-Qbox-…`; a saga file can't (see `config`).
-const WRITTEN: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "idempotency-key",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "traceparent",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Every document.
 pub(super) fn all(mut sink: Findings) -> Result<Vec<Imported>, Vec<Diagnostic>> {
     let documents = yaml::documents(&mut sink).unwrap_or_default();
@@ -246,145 +231,6 @@ impl<'a> Converter<'a> {
         self.comments.push((spot, text.into()));
     }
 
-    fn trigger(&mut self, request: &Request) -> Option<TriggerPattern> {
-        let spot = Spot::Trigger;
-        let url = request.url.value.as_str();
-        let rest = match url.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some((scheme, _)) => {
-                let message = format!("a trigger can't be {scheme}: the original never matched it either");
-                let help = "write http://; what a pod encrypts itself can't be read on its way";
-                self.sink
-                    .error(Code::Unsayable, request.url.span.clone(), message, help);
-                return None;
-            }
-            None => {
-                self.comment(
-                    spot,
-                    "Without http:// the original never matched it; it is added.",
-                );
-                url
-            }
-        };
-        let at = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(at);
-        let (path, query) = target
-            .split_once('?')
-            .map_or((target, None), |(path, query)| (path, Some(query)));
-        if path.is_empty() {
-            self.comment(
-                spot,
-                "Without a path the original never matched it; it is `/` now.",
-            );
-        }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !authority.ends_with(']') => match port.parse() {
-                Ok(port) if port > 0 => (host, port),
-                _ => {
-                    let message = format!("`{port}` is not a port");
-                    self.sink.error(
-                        Code::Unsayable,
-                        request.url.span.clone(),
-                        message,
-                        "write 1 to 65535",
-                    );
-                    return None;
-                }
-            },
-            _ => (authority, 80),
-        };
-        if matches!(host, "localhost" | "127.0.0.1") {
-            let text = "The original listened here itself. Qbox does not: name the service that callers mean, whose requests are \
-                        captured on their way, or run `qbox run --explicit` with this address in [explicit] listen.";
-            self.comment(spot, text);
-        }
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for pair in query.into_iter().flat_map(|query| query.split('&')) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| {
-                let spaced = text.replace('+', " ");
-                percent_encoding::percent_decode_str(&spaced)
-                    .decode_utf8_lossy()
-                    .into_owned()
-            };
-            let (name, value) = (decode(name), decode(value));
-            if pairs.iter().any(|(other, _)| *other == name) {
-                let message = format!("the query names `{name}` twice");
-                self.sink.error(
-                    Code::Unsayable,
-                    request.url.span.clone(),
-                    message,
-                    "one of them can be asked for",
-                );
-                return None;
-            }
-            pairs.push((name, value));
-        }
-        if !pairs.is_empty() {
-            self.comment(
-                spot,
-                "Looser than the original: other parameters, and their order, don't matter.",
-            );
-        }
-        let decoded = |segment: &str| {
-            percent_encoding::percent_decode_str(segment)
-                .decode_utf8_lossy()
-                .into_owned()
-        };
-        let segments = path.strip_prefix('/').unwrap_or_default().split('/');
-        let literal = |this: &mut Self, text: &At<String>| {
-            if text.value.contains("${") {
-                let message = "a trigger takes no expression, so it can't ask for a literal `${`";
-                this.sink.error(
-                    Code::Unsayable,
-                    text.span.clone(),
-                    message,
-                    "take it out, and match by something else",
-                );
-            }
-            text.value.clone()
-        };
-        let mut headers: Vec<(String, String)> = Vec::new();
-        for (name, value) in &request.headers {
-            let value = literal(self, value);
-            // The original asked for all of them, without case.
-            if let Some((_, other)) = headers
-                .iter()
-                .find(|(other, _)| other.eq_ignore_ascii_case(&name.value))
-            {
-                if *other != value {
-                    let message = format!(
-                        "`{}` is asked for twice, with two values: nothing matched",
-                        name.value
-                    );
-                    self.sink.error(
-                        Code::Unsayable,
-                        name.span.clone(),
-                        message,
-                        "take one of them out",
-                    );
-                }
-                continue;
-            }
-            headers.push((name.value.clone(), value));
-        }
-        let body = request.body.as_ref().map(|body| literal(self, body));
-        Some(TriggerPattern {
-            method: Some(request.method.value.clone()),
-            host: host.to_ascii_lowercase(),
-            port,
-            path: segments
-                .map(|segment| Segment::Literal(decoded(segment)))
-                .collect(),
-            query: pairs,
-            headers,
-            body,
-            json: Vec::new(),
-            priority: 0,
-            dedupe: None,
-        })
-    }
-
     fn step(&mut self, transaction: &Transaction, id: StepId) -> Option<Step> {
         let spot = Spot::Step(id);
         let request = self.request(&transaction.request, Site::Transaction, Place::Request(id), spot);
@@ -512,220 +358,6 @@ impl<'a> Converter<'a> {
             }
         }
     }
-
-    fn request(
-        &mut self,
-        request: &Request,
-        site: Site,
-        place: Place,
-        spot: Spot,
-    ) -> Option<RequestTemplate> {
-        let url = request.url.value.as_str();
-        let (scheme, rest) = match url.split_once("://") {
-            Some(("http", rest)) => (Scheme::Http, rest),
-            Some(("https", rest)) => (Scheme::Https, rest),
-            Some((scheme, _)) => {
-                let message = format!("`{scheme}` is not a scheme that Qbox speaks");
-                self.sink.error(
-                    Code::Unsayable,
-                    request.url.span.clone(),
-                    message,
-                    "write http://HOST/PATH",
-                );
-                return None;
-            }
-            None => {
-                self.comment(
-                    spot,
-                    "Without http:// the original could not send it; it is added.",
-                );
-                (Scheme::Http, url)
-            }
-        };
-        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if authority.contains("${") {
-            let message = "a URL's host takes no expression: a message must not choose where Qbox sends";
-            let help = "write a transaction for each host; a saga file's steps can have conditions (`when`)";
-            self.sink
-                .error(Code::Unsayable, request.url.span.clone(), message, help);
-            return None;
-        }
-        let (path, query) = split_query(target);
-        let path = match path {
-            "" => Some(Template::literal("/")),
-            path => self.template(path, &request.url.span, site, place, spot),
-        };
-        let query = match query {
-            Some(query) => Some(self.template(query, &request.url.span, site, place, spot)?),
-            None => None,
-        };
-        let headers = self.headers(&request.headers, site, place, spot);
-        let body = match &request.body {
-            Some(body) => self
-                .template(&body.value, &body.span, site, place, spot)
-                .map(BodyTemplate::Text),
-            None => Some(BodyTemplate::Empty),
-        };
-        Some(RequestTemplate {
-            method: request.method.value.clone(),
-            url: UrlTemplate {
-                scheme,
-                authority: authority.to_owned(),
-                path: path?,
-                query,
-            },
-            headers: headers?,
-            body: body?,
-        })
-    }
-
-    fn headers(
-        &mut self,
-        headers: &[(At<String>, At<String>)],
-        site: Site,
-        place: Place,
-        spot: Spot,
-    ) -> Option<Vec<(String, Template)>> {
-        let sent = !matches!(site, Site::Answer | Site::UndoAnswer);
-        let mut found: Vec<(String, Template)> = Vec::new();
-        for (name, value) in headers {
-            let lower = name.value.to_ascii_lowercase();
-            let ours = lower.starts_with("x-qbox-") && site != Site::Reply;
-            if sent && (WRITTEN.contains(&lower.as_str()) || ours) {
-                self.comment(
-                    spot,
-                    format!("`{}` is written by Qbox itself, and taken out here.", name.value),
-                );
-                continue;
-            }
-            if found
-                .iter()
-                .any(|(other, _)| other.eq_ignore_ascii_case(&name.value))
-            {
-                let message = format!(
-                    "`{}` stands here twice: names of headers match without case",
-                    name.value
-                );
-                self.sink.error(
-                    Code::Unsayable,
-                    name.span.clone(),
-                    message,
-                    "take one of them out",
-                );
-                return None;
-            }
-            found.push((
-                name.value.clone(),
-                self.template(&value.value, &value.span, site, place, spot)?,
-            ));
-        }
-        Some(found)
-    }
-
-    fn matches(
-        &mut self,
-        any: &[Response],
-        site: Site,
-        place: Place,
-        spot: Spot,
-    ) -> Option<Vec<ResponseMatch>> {
-        let read: Vec<_> = any
-            .iter()
-            .map(|one| {
-                let status = u16::try_from(one.status.value).ok()?;
-                let body = match &one.body {
-                    Some(body) => Some(self.template(&body.value, &body.span, site, place, spot)?),
-                    None => None,
-                };
-                Some(ResponseMatch {
-                    status: Some(StatusSet {
-                        ranges: vec![(status, status)],
-                        except: Vec::new(),
-                    }),
-                    headers: self.headers(&one.headers, site, place, spot)?,
-                    body,
-                    json: Vec::new(),
-                })
-            })
-            .collect();
-        read.into_iter().collect()
-    }
-
-    fn reply(&mut self, reply: &Response, spot: Spot) -> Option<ReplyPlan> {
-        let (site, place) = (Site::Reply, Place::Reply);
-        let headers = self.headers(&reply.headers, site, place, spot);
-        let body = match &reply.body {
-            Some(body) => self
-                .template(&body.value, &body.span, site, place, spot)
-                .map(BodyTemplate::Text),
-            None => Some(BodyTemplate::Empty),
-        };
-        Some(ReplyPlan::Send(ReplyTemplate {
-            status: u16::try_from(reply.status.value).ok()?,
-            headers: headers?,
-            body: body?,
-        }))
-    }
-
-    fn template(
-        &mut self,
-        text: &str,
-        span: &Range<usize>,
-        site: Site,
-        place: Place,
-        spot: Spot,
-    ) -> Option<Template> {
-        let converted = expressions::convert(text, site, &self.steps);
-        for dead in &converted.dead {
-            self.comment(
-                spot,
-                format!("`{dead}` never had a value in the original, so its default stands here."),
-            );
-        }
-        self.empties |= converted.empties;
-        if let Some(what) = converted.unsayable {
-            let help = "write it in another way: docs/saga-reference.md has the expressions of a saga file";
-            self.sink.error(
-                Code::Unsayable,
-                span.clone(),
-                format!("a saga file can't say this: {what}"),
-                help,
-            );
-            return None;
-        }
-        let scope = Scope {
-            steps: &self.steps,
-            place,
-        };
-        Template::parse(&converted.text, &scope)
-            .map_err(|error| {
-                let message = format!("a saga file can't say this: {error}");
-                self.sink.error(
-                    Code::Unsayable,
-                    span.clone(),
-                    message,
-                    error.suggestion.unwrap_or_default(),
-                );
-            })
-            .ok()
-    }
-}
-
-/// A target's path and query; a `?` in an interpolation is none.
-fn split_query(target: &str) -> (&str, Option<&str>) {
-    let mut inside = false;
-    for (at, c) in target.char_indices() {
-        match c {
-            '$' if target.get(at..).is_some_and(|rest| rest.starts_with("${")) => inside = true,
-            '}' => inside = false,
-            '?' if !inside => {
-                let (path, query) = target.split_at(at);
-                return (path, query.strip_prefix('?'));
-            }
-            _ => {}
-        }
-    }
-    (target, None)
 }
 
 /// A reply that is there must have been read.
@@ -735,4 +367,10 @@ fn opened(reply: Option<Option<ReplyPlan>>) -> Option<Option<ReplyPlan>> {
         Some(reply) => reply.map(Some),
         None => Some(None),
     }
+}
+
+/// The header of that name, without case, that was there before.
+fn same_name<'h, T>(known: &'h [(String, T)], name: &str) -> Option<&'h T> {
+    let same = known.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    same.map(|(_, value)| value)
 }

@@ -68,6 +68,115 @@ onMatchedRequest:
     method: PUT
 "#;
 
+/// As its first version had it: hosts alone for URLs, and a request where later an answer stood, which was never sent.
+const FIRST: &str = r#"
+host: desk.svc
+matchRequest: {method: GET, url: qbox.desk.svc, headers: {Hey: begin}}
+onMatchedRequest:
+- method: POST
+  url: books.svc
+  headers: {own: "1"}
+  timeout: 30
+  maxRetriesOnTimeout: 3
+  isSuccessIfReceives: [{status-code: 200}]
+  onFailure:
+  - {method: POST, url: books.svc, headers: {}, timeout: 30, isSuccessIfReceives: [{status-code: 200}]}
+onAllSucceeded: {method: GET, url: desk.svc}
+"#;
+
+#[test]
+fn its_first_versions_files_mean_what_they_did() {
+    let found = read(FIRST).unwrap();
+    let [saga] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(saga.plan.trigger.url(), "http://qbox.desk.svc/");
+    assert_eq!(saga.plan.reply_success, None);
+    let RequestPlan::Send(request) = &saga.plan.steps[0].request else {
+        panic!("{:?}", saga.plan)
+    };
+    assert_eq!(
+        (request.method.as_str(), request.url.to_string().as_str()),
+        ("POST", "http://books.svc/")
+    );
+    let text = saga.text.replace("\n# ", " ");
+    assert!(
+        text.contains("here it is gone: onAllSucceeded (a request)."),
+        "{text}"
+    );
+    // Neither the one nor the other.
+    let neither = FIRST.replace(
+        "onAllSucceeded: {method: GET, url: desk.svc}",
+        "onAllSucceeded: {body: x}",
+    );
+    let missing = read(&neither).unwrap_err();
+    assert!(missing[0].2.contains("`status-code` is missing"), "{missing:?}");
+}
+
+/// Two that differ by the URL of their triggers alone, values from the caller's headers and from the step's own request, and both replies
+/// made of both answers.
+#[test]
+fn two_that_differ_by_their_url_only() {
+    let step = |host: &str, of: &str| {
+        format!(
+            "- method: GET\n  url: http://{host}.svc/put/${{{of}.headers.Book-Id}}\n  headers: {{MY_OWN: \"${{parent.headers.BOOK-ID}}\", OTHER: LIFE}}\n  \
+             timeout: 30\n  maxRetriesOnTimeout: 3\n  isSuccessIfReceives: [{{status-code: 200, headers: {{Content-type: text/plain}}}}]\n  \
+             onFailure:\n  - method: GET\n    url: http://{host}.svc/back/${{root.headers.Book-Id}}\n    \
+             headers: {{IS: \"${{parent.headers.OTHER}}\", NOT: \"${{parent.headers.NONE:la}}\"}}\n    timeout: 3\n    \
+             maxRetriesOnTimeout: 1\n    isSuccessIfReceives: [{{status-code: 200}}]\n"
+        )
+    };
+    let document = |url: &str| {
+        let body = "\"shelf: ${transaction[0].response.body} card: ${transaction[1].response.body}\"";
+        format!(
+            "host: desk.svc\nmatchRequest: {{method: GET, url: \"{url}\", headers: {{Begin: \"True\"}}}}\nonMatchedRequest:\n{}{}\
+             onAllSucceeded: {{status-code: 200, body: {body}}}\nonAnyFailed: {{status-code: 500, body: {body}}}\n",
+            step("shelf", "parent"),
+            step("card", "root")
+        )
+    };
+    let text = format!(
+        "{}---\n{}",
+        document("http://localhost:3001/"),
+        document("http://localhost:3001/other")
+    );
+    let found = read(&text).unwrap();
+    let urls: Vec<_> = found.iter().map(|saga| saga.plan.trigger.url()).collect();
+    assert_eq!(urls, ["http://localhost:3001/", "http://localhost:3001/other"]);
+    let request = "GET http://localhost:3001/other\nBegin: True\nBook-Id: 12\n\n";
+    let plan = Arc::new(found[1].plan.clone());
+    let trigger = crate::plan::read_request(request)
+        .unwrap()
+        .trigger(&plan.trigger)
+        .unwrap();
+    let prospect = Prospect::new(Arc::clone(&plan), Some(trigger), &[], None);
+    let sent: Vec<_> = prospect
+        .forward
+        .sent
+        .iter()
+        .map(|sent| sent.request.url.as_str())
+        .collect();
+    assert_eq!(sent, ["http://shelf.svc/put/12", "http://card.svc/put/12"]);
+    let reply = prospect.forward.reply.unwrap();
+    assert_eq!(
+        (reply.status, &reply.body[..]),
+        (
+            200,
+            &br#"shelf: "steps.shelf.response.body" card: "steps.card.response.body""#[..]
+        )
+    );
+    // Of the second nobody knows: both are undone, the last one first.
+    let undone = &prospect.failures[3].run;
+    let undone: Vec<_> = undone.compensations().map(|sent| &sent.request).collect();
+    let urls: Vec<_> = undone.iter().map(|request| request.url.as_str()).collect();
+    assert_eq!(urls, ["http://card.svc/back/12", "http://shelf.svc/back/12"]);
+    let field = |name: &str| undone[0].headers.get(name).map(|value| value.to_vec());
+    assert_eq!(
+        (field("is"), field("not")),
+        (Some(b"LIFE".to_vec()), Some(b"la".to_vec()))
+    );
+}
+
 #[test]
 fn each_document_is_a_saga_that_means_the_same() {
     let found = read(TWO).unwrap();

@@ -1,7 +1,7 @@
 //! The way to the collector that the configuration names, if it names one.
 
 use crate::config::Config;
-use crate::telemetry::{self, Attribute, Spans, Value};
+use crate::telemetry::{self, Spans};
 use crate::upstream::{self, Hosts, Services, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,13 +38,11 @@ pub(super) fn start(config: &Config, hosts: &Hosts, services: &Arc<Services>) ->
 }
 
 /// What is said of this process (OpenTelemetry's semantic conventions for resources).
-fn resource() -> Vec<Attribute> {
-    let text = |text: String| Value::Text(text.into());
+fn resource() -> Vec<(&'static str, String)> {
     let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
     vec![
-        ("service.name", text("qbox".to_owned())),
-        ("service.version", text(env!("CARGO_PKG_VERSION").to_owned())),
-        ("host.name", text(node)),
-        ("process.pid", Value::Number(std::process::id().into())),
+        ("service.name", "qbox".to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("host.name", node),
     ]
 }

@@ -769,7 +769,7 @@ impl<'a> Drive<'a> {
         self.tell_above(&undone);
         let now = self.shared.clock.now();
         self.entry.update(|summary| summary.ended = Some(now));
-        if let Some(mut traced) = self.traced.take() {
+        if let Some(traced) = self.traced.take() {
             traced.end(&self.saga, now);
         }
         let (id, name) = (self.entry.id, &self.entry.plan.name);

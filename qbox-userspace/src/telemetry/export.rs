@@ -1,102 +1,87 @@
-//! The export: spans gathered to batches, each posted until a collector takes it or it is given up (OTLP 1.x, "OTLP/HTTP").
+//! The export: all that waits is a batch, each posted until a collector takes it or it is given up (OTLP 1.x, "OTLP/HTTP").
 //!
 //! While one batch is under way the next waits in the queue, and what doesn't fit there is dropped.
 
-use super::{Counts, Settings, Span, Tally, otlp};
+use super::{MANY, Settings, Shared, otlp};
 use crate::upstream::{Answer, End, Outgoing, Via};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::watch;
+use tokio::time::sleep;
 
-/// Spans in one request, at the most.
-const BATCH: usize = 1024;
 /// How often a batch is sent before it is given up.
 const TRIES: u32 = 4;
 /// The wait before the second; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-pub(super) async fn run(
-    settings: Settings,
-    mut waiting: mpsc::Receiver<Span>,
-    mut closing: watch::Receiver<bool>,
-    tally: Arc<Tally>,
-) {
+pub(super) async fn run(settings: Settings, shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     let mut well = true;
-    let mut batch = Vec::new();
-    while fill(&mut batch, &mut waiting, &mut closing, settings.interval).await {
-        let count = batch.len();
-        let body = otlp::encode(&settings.resource, batch.drain(..));
-        let sent = deliver(&settings, &body, &closing).await;
-        let add = |to: &AtomicU64, n: usize| to.fetch_add(n as u64, Ordering::Relaxed);
-        let rejected = match &sent {
-            Ok(rejected) => count.min(*rejected),
-            Err(_) => count,
-        };
-        add(&tally.failed, rejected);
-        add(&tally.sent, count - rejected);
-        // Once each way: an outage is two lines.
-        match sent {
-            Err(cause) if well => {
-                tracing::warn!(
-                    collector = settings.url,
-                    cause,
-                    lost = count,
-                    "spans are lost: the collector takes none"
-                );
+    loop {
+        let last = *closing.borrow();
+        if !last && shared.waiting().count < MANY {
+            tokio::select! {
+                () = sleep(settings.interval) => {}
+                () = shared.many.notified() => {}
+                () = closed(&mut closing) => {}
             }
-            Ok(0) if !well => tracing::info!(collector = settings.url, "the collector takes spans again"),
-            Ok(rejected) if rejected > 0 && well => {
-                tracing::warn!(
-                    collector = settings.url,
-                    rejected,
-                    "the collector took some spans, and refused others"
-                );
-            }
-            _ => {}
         }
-        well = rejected == 0;
+        let (spans, count) = {
+            let mut waiting = shared.waiting();
+            // The next ones need as much room as these.
+            let room = Vec::with_capacity(waiting.bytes.len());
+            let spans = std::mem::replace(&mut waiting.bytes, room);
+            (spans, std::mem::take(&mut waiting.count))
+        };
+        if count > 0 {
+            let body = otlp::batch(&settings.resource, &spans);
+            drop(spans);
+            let sent = deliver(&settings, &body, &closing).await;
+            well = account(&settings, &shared, count, &sent, well);
+        }
+        if last {
+            return;
+        }
     }
-    tracing::debug!(counts = ?Counts {
-        sent: tally.sent.load(Ordering::Relaxed),
-        dropped: tally.dropped.load(Ordering::Relaxed),
-        failed: tally.failed.load(Ordering::Relaxed),
-        queued: 0,
-    }, "no more spans");
 }
 
-/// Waits for a batch: full, or an interval behind its first. `false`: there is none, and will be none.
-async fn fill(
-    batch: &mut Vec<Span>,
-    waiting: &mut mpsc::Receiver<Span>,
-    closing: &mut watch::Receiver<bool>,
-    interval: Duration,
+/// Counts a batch, and says once each way when that changes: an outage is two lines. Gives back whether all is well.
+fn account(
+    settings: &Settings,
+    shared: &Shared,
+    count: usize,
+    sent: &Result<usize, String>,
+    well: bool,
 ) -> bool {
-    let count = tokio::select! {
-        biased;
-        count = waiting.recv_many(batch, BATCH) => count,
-        () = closed(closing) => {
-            waiting.close();
-            waiting.recv_many(batch, BATCH).await
-        }
+    let rejected = match sent {
+        Ok(rejected) => count.min(*rejected),
+        Err(_) => count,
     };
-    if count == 0 {
-        return false;
-    }
-    let end = Instant::now() + interval;
-    while batch.len() < BATCH {
-        let room = BATCH - batch.len();
-        tokio::select! {
-            count = timeout_at(end, waiting.recv_many(batch, room)) => match count {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => break,
-            },
-            () = closed(closing) => break,
+    let add = |to: &AtomicU64, n: usize| to.fetch_add(n as u64, Ordering::Relaxed);
+    add(&shared.failed, rejected);
+    add(&shared.sent, count - rejected);
+    let collector = &settings.url;
+    match sent {
+        Err(cause) if well => {
+            tracing::warn!(
+                collector,
+                cause,
+                lost = count,
+                "spans are lost: the collector takes none"
+            );
         }
+        Ok(0) if !well => tracing::info!(collector, "the collector takes spans again"),
+        Ok(1..) if well => {
+            tracing::warn!(
+                collector,
+                rejected,
+                "the collector took some spans, and refused others"
+            );
+        }
+        _ => {}
     }
-    true
+    rejected == 0
 }
 
 async fn closed(closing: &mut watch::Receiver<bool>) {

@@ -7,18 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 fn span(id: u64) -> Span {
-    Span {
-        trace: (7, 1),
-        state: String::new(),
-        id,
-        parent: None,
-        kind: Kind::Internal,
-        name: "x".to_owned(),
-        time: (1, 2),
-        failed: None,
-        attributes: vec![("qbox.step", Value::Text("hotel".into()))],
-        moments: Vec::new(),
-    }
+    Span::new((7, 1), (id, None), Kind::Internal, &["x"], (1, 2))
 }
 
 fn start(url: String) -> Spans {
@@ -64,13 +53,13 @@ async fn until(spans: &Spans, reached: impl Fn(Counts) -> bool) {
 async fn a_batch_that_the_collector_can_not_take_yet_is_sent_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let spans = start(format!("http://{}/v1/traces", listener.local_addr().unwrap()));
-    spans.tell(span(1));
+    spans.tell(&span(1));
     let (mut stream, _) = listener.accept().await.unwrap();
     answer(&mut stream, "503 Service Unavailable").await;
     answer(&mut stream, "200 OK").await;
     until(&spans, |counts| counts.sent == 1).await;
     // One that never will be is not.
-    spans.tell(span(2));
+    spans.tell(&span(2));
     let again = async {
         answer(&mut stream, "400 Bad Request").await;
         until(&spans, |counts| counts.failed == 1).await;
@@ -87,7 +76,7 @@ async fn what_does_not_fit_is_dropped_and_nobody_waits() {
     let begin = Instant::now();
     // The exporter takes what it can hold in one batch beside the queue.
     for id in 0..3 * QUEUE as u64 {
-        spans.tell(span(id));
+        spans.tell(&span(id));
     }
     assert!(begin.elapsed() < Duration::from_secs(5), "somebody waited");
     let counts = spans.counts();
@@ -107,8 +96,8 @@ async fn what_waits_is_sent_at_the_end() {
         resource: Vec::new(),
         timeout: Duration::from_secs(10),
     });
-    spans.tell(span(1));
-    spans.tell(span(2));
+    spans.tell(&span(1));
+    spans.tell(&span(2));
     let collector = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         answer(&mut stream, "200 OK").await;

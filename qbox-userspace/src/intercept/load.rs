@@ -10,7 +10,7 @@ use super::sys::{self, Hook};
 use super::{object, raised};
 use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use qbox_common::names;
 use rustix::fd::OwnedFd;
@@ -139,7 +139,6 @@ pub(super) fn missing_capabilities() -> String {
 
 /// Loads the object and attaches its programs to the cgroup; `pinned`, for longer than this process lives.
 pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Result<Loaded, InterceptError> {
-    let btf = Btf::from_sys_fs().map_err(|error| InterceptError::Load { cause: chain(&error) })?;
     let Constants {
         mark,
         own_cgroup,
@@ -149,7 +148,8 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Resul
     let (abi, port, level) = (1_u32, u32::from(port), log_level());
     let refuse_unknown = u32::from(refuse_unknown);
     let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
+        // The kernel's own types are for programs that read its structures. They are 30 MiB in memory, and go before the rest.
+        .btf(None)
         .override_global(names::ABI, &abi, true)
         .override_global(names::MARK, &mark, true)
         .override_global(names::OWN_CGROUP, &own_cgroup, true)
@@ -179,6 +179,7 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Resul
             pins.remove();
         }
     })?;
+    sys::give_back_memory();
     Ok(Loaded {
         links: Links { pins, ..links },
         maps: Maps(ebpf),

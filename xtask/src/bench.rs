@@ -27,12 +27,16 @@ pub(crate) enum What {
     Pods,
     /// 100,000 captured connections in 50 pods, and what they leave behind. Needs root.
     Connections,
-    /// What passes through Qbox, against a raw TCP copy, nginx, HAProxy and Envoy.
+    /// What passes through Qbox, against a raw TCP copy, nginx, HAProxy and Envoy, as the tables of docs/performance.md. Needs
+    /// root.
     Passthrough,
 }
 
 /// `cargo xtask bench`.
-pub(crate) fn run(what: What) -> Result<()> {
+pub(crate) fn run(what: What, words: &[String]) -> Result<()> {
+    if !words.is_empty() && !matches!(what, What::Sagas | What::Passthrough) {
+        bail!("this measurement takes no options");
+    }
     let mut bench = cargo();
     bench.current_dir(crate::root()?).arg("bench");
     match what {
@@ -40,12 +44,12 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Durability => of_the_binary(&mut bench, "--bench=durability")?,
         What::Matching => bench.args(["--package=qbox-userspace", "--bench=matching"]),
         What::Recovery => of_the_binary(&mut bench, "--bench=recovery")?,
-        What::Sagas => return in_pods("sagas"),
-        What::Telemetry => return in_pods("telemetry"),
+        What::Sagas => return in_pods("sagas", words),
+        What::Telemetry => return in_pods("telemetry", &[]),
         What::Connect => of_interception(&mut bench, "connect")?,
         What::Pods => of_interception(&mut bench, "pods")?,
         What::Connections => of_interception(&mut bench, "connections")?,
-        What::Passthrough => return passthrough(),
+        What::Passthrough => return passthrough(words),
     };
     call(&mut bench)
 }
@@ -59,10 +63,10 @@ fn of_the_binary<'a>(bench: &'a mut Command, which: &str) -> Result<&'a mut Comm
 }
 
 /// By `qbox-bench`, in pods.
-fn in_pods(which: &str) -> Result<()> {
+fn in_pods(which: &str, words: &[String]) -> Result<()> {
     pods_can_be_made()?;
     build::release()?;
-    call(Command::new(build::binary("qbox-bench")).arg(which))
+    call(Command::new(build::binary("qbox-bench")).arg(which).args(words))
 }
 
 /// In pods, with the eBPF programs in the binary.
@@ -84,7 +88,7 @@ fn pods_can_be_made() -> Result<()> {
 }
 
 /// By `qbox-passthrough`, beside what others wrote.
-fn passthrough() -> Result<()> {
+fn passthrough(words: &[String]) -> Result<()> {
     pods_can_be_made()?;
     let list = crate::root()?.join("tests/src/passthrough/requirements.txt");
     step("Looking for the programs that are compared", || {
@@ -99,5 +103,5 @@ fn passthrough() -> Result<()> {
     measure
         .arg("--envoy")
         .arg(packages::folder().join("proxies/bin/envoy"));
-    call(&mut measure)
+    call(measure.args(words))
 }

@@ -47,6 +47,9 @@ enum Task {
     Bench {
         /// What.
         what: bench::What,
+        /// For `sagas` and `passthrough`, behind `--`: how long, for one (`--help` names them).
+        #[arg(last = true)]
+        words: Vec<String>,
     },
     /// Build, then show Qbox at work: two bookings by sample services, and it stays up to be tried until Ctrl-C.
     Run {
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Build => build::release().map(drop),
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
-        Task::Bench { what } => bench::run(what),
+        Task::Bench { what, words } => bench::run(what, &words),
         Task::Image => image::run(),
         Task::Lint => lint::run(),
         Task::Sim(sim) => sim::run(&sim),

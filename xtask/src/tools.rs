@@ -82,7 +82,7 @@ pub(crate) const SUITES: [Tool; 9] = [
 ];
 
 /// What `cargo xtask bench passthrough` compares Qbox with, and the load.
-pub(crate) const PROXIES: [Tool; 3] = [
+pub(crate) const PROXIES: [Tool; 4] = [
     Tool {
         program: "wrk",
         package: "wrk",
@@ -97,6 +97,11 @@ pub(crate) const PROXIES: [Tool; 3] = [
         program: "haproxy",
         package: "haproxy",
         why: "is compared",
+    },
+    Tool {
+        program: "strace",
+        package: "strace",
+        why: "counts system calls",
     },
 ];
 

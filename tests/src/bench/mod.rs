@@ -7,6 +7,7 @@
 mod hop;
 mod load;
 mod message;
+pub(crate) mod page;
 mod report;
 mod services;
 mod stage;

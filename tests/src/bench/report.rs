@@ -1,17 +1,10 @@
 //! The table, for the terminal and for docs/performance.md: medians of the rounds, with the lowest and the highest.
 
 use super::stage::System;
-use super::{Found, Options, TOPOLOGIES};
-use crate::qbox::{binary, workspace};
-use anyhow::{Context, Result};
+use super::{Found, Options, TOPOLOGIES, page};
+use anyhow::Result;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::process::Command;
-
-const PAGE: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- cargo xtask bench sagas: from here -->\n";
-const END: &str = "<!-- cargo xtask bench sagas: to here -->\n";
 
 #[derive(Debug, Default)]
 pub(super) struct Report(BTreeMap<(usize, System), Vec<Found>>);
@@ -33,17 +26,7 @@ impl Report {
 
     /// Prints it and puts it into the page, between its marks.
     pub(super) fn publish(&self, options: &Options) -> Result<()> {
-        let text = self.text(options)?;
-        println!("{text}");
-        let path = workspace().join(PAGE);
-        let page = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-        let marks = page.split_once(BEGIN).and_then(|(before, rest)| {
-            let (_, after) = rest.split_once(END)?;
-            Some((before, after))
-        });
-        let (before, after) = marks.with_context(|| format!("{PAGE} has no marks for this table"))?;
-        fs::write(path, format!("{before}{BEGIN}\n{text}\n{END}{after}"))?;
-        Ok(())
+        page::publish("sagas", &self.text(options)?)
     }
 
     fn text(&self, options: &Options) -> Result<String> {
@@ -82,7 +65,7 @@ impl Report {
             "Medians of {} rounds in turns (and the lowest and the highest), {:.0?} for each measurement. {}.",
             options.rounds,
             options.span,
-            machine()?
+            page::machine()?
         )?;
         Ok(text)
     }
@@ -95,26 +78,4 @@ impl Report {
         let at = |place: usize| values.get(place).copied().unwrap_or_default();
         [at(0), at(values.len() / 2), at(values.len().saturating_sub(1))]
     }
-}
-
-fn machine() -> Result<String> {
-    let processors = fs::read_to_string("/proc/cpuinfo")?;
-    let model = processors
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model
-        .and_then(|rest| rest.split_once(':'))
-        .map_or("?", |(_, name)| name.trim());
-    let cores = std::thread::available_parallelism()?;
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let said = |command: &mut Command| -> Result<String> {
-        Ok(String::from_utf8(command.output()?.stdout)?.trim().to_owned())
-    };
-    let qbox = said(Command::new(binary()?).arg("--version"))?;
-    let rust = said(Command::new("rustc").arg("--version"))?;
-    let day = said(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    Ok(format!(
-        "{day}: {cores} × {model}, Linux {}, {qbox}, {rust}; services, client and bound on the same machine",
-        kernel.trim()
-    ))
 }

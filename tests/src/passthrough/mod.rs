@@ -8,20 +8,26 @@
 //! Errors: something is not installed, does not start, or wrk reports failed requests.
 
 mod copy;
+mod idle;
 mod peers;
+mod process;
 mod table;
+mod wrk;
 
 pub use copy::copy;
 
+use crate::bench::page;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::poll::{DEADLINE, wait_for};
 use crate::qbox::{Qbox, Settings};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use process::Calls;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use wrk::Sample;
 
 /// Where the backend's port is a trigger's, so that a connection to it is captured.
 const CAPTURED: u16 = 8080;
@@ -35,24 +41,20 @@ const CONNECTIONS: [usize; 3] = [1, 32, 256];
 /// What is asked for.
 #[derive(Debug)]
 pub struct Options {
-    /// Of each single measurement.
-    pub seconds: u64,
+    /// Of all measurements together, roughly.
+    pub minutes: f64,
     /// How often each is repeated; the median counts.
     pub rounds: usize,
     /// Envoy's binary.
     pub envoy: PathBuf,
-    /// Leave out what others wrote.
+    /// Leave out what others wrote, and leave the page as it is.
     pub own_alone: bool,
+    /// Count system calls, and measure nothing else.
+    pub calls_alone: bool,
 }
 
-/// One measurement of wrk's.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    /// A second.
-    requests: f64,
-    p50: Duration,
-    p99: Duration,
-}
+/// Seconds for which calls are counted, for each kind of load.
+const COUNTED: u64 = 1;
 
 /// One way to the backend.
 struct Way {
@@ -65,15 +67,19 @@ struct Way {
     idle: u64,
     /// Bytes of RAM, the most during all load.
     loaded: u64,
+    /// Bytes of RAM, more with [`idle::IDLE`] connections that wait than before.
+    waiting: u64,
     /// By body and connections, in the order of [`BODIES`] and [`CONNECTIONS`]; each round's.
     samples: Vec<Vec<Sample>>,
+    /// System calls for each request, in the same order.
+    calls: Vec<Calls>,
 }
 
-/// Measures, and returns the table as Markdown.
+/// Measures, prints the tables, and puts them into docs/performance.md.
 ///
 /// # Errors
 /// See the module.
-pub fn measure(options: &Options) -> Result<String> {
+pub fn measure(options: &Options) -> Result<()> {
     let node = Node::new()?;
     let backend = node.pod("backend")?;
     let load = node.pod("load")?;
@@ -111,25 +117,66 @@ pub fn measure(options: &Options) -> Result<String> {
                 .is_ok_and(|(status, _)| status == 200)
                 .then_some(()))
         })?;
-        way.idle = resident(way.process)?;
+        way.idle = way.resident()?;
     }
+    // First, since an allocator keeps what it needed under load.
+    for way in ways.iter_mut().filter(|way| way.process.is_some()) {
+        let with = idle::beside(&load, &way.url, || way.resident())?;
+        way.waiting = with.saturating_sub(way.idle);
+    }
+    for way in ways.iter_mut().filter(|way| way.process.is_some()) {
+        eprintln!("    system calls of {}", way.name);
+        way.count(&load, &node)?;
+    }
+    if !options.calls_alone {
+        take_turns(&mut ways, &load, options)?;
+    }
+    let text = table::markdown(&ways, !options.calls_alone);
+    match options.own_alone || options.calls_alone {
+        true => println!("{text}"),
+        false => page::publish(
+            "passthrough",
+            &format!(
+                "{text}\nMedians of {} rounds in turns, {} s for each measurement. {}.\n",
+                options.rounds,
+                seconds(options, ways.len()),
+                page::machine()?
+            ),
+        )?,
+    }
+    Ok(())
+}
+
+/// Each way in turn, under each load, as often as is asked for.
+fn take_turns(ways: &mut [Way], load: &Pod, options: &Options) -> Result<()> {
+    let seconds = seconds(options, ways.len());
     for round in 0..options.rounds {
         for (number, (body, connections)) in cells().enumerate() {
-            for way in &mut ways {
-                let sample = wrk(
-                    &load,
-                    &format!("{}{}", way.url, body.1),
-                    connections,
-                    options.seconds,
-                )
-                .with_context(|| format!("{} with {connections} connections", way.name))?;
+            for way in &mut *ways {
+                let before = way.processor_time()?;
+                let mut sample = wrk::run(load, &format!("{}{}", way.url, body.1), connections, seconds)
+                    .with_context(|| format!("{} with {connections} connections", way.name))?;
+                sample.cpu = (way.processor_time()? - before) / sample.requests;
                 way.samples[number].push(sample);
-                way.loaded = way.loaded.max(resident(way.process)?);
+                way.loaded = way.loaded.max(way.resident()?);
             }
             eprintln!("    round {}: {} × {connections}", round + 1, body.0);
         }
     }
-    Ok(table::markdown(&ways))
+    Ok(())
+}
+
+/// For each measurement.
+fn seconds(options: &Options, ways: usize) -> u64 {
+    let measurements = ways * cells().count() * options.rounds.max(1);
+    // Thousands at the most, and never negative.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    let seconds = (options.minutes * 60.0 / measurements as f64) as u64;
+    seconds.max(1)
 }
 
 fn cells() -> impl Iterator<Item = ((&'static str, &'static str), usize)> {
@@ -146,8 +193,34 @@ impl Way {
             process,
             idle: 0,
             loaded: 0,
+            waiting: 0,
             samples: vec![Vec::new(); cells().count()],
+            calls: Vec::new(),
         }
+    }
+
+    fn tree(&self) -> Result<Vec<u32>> {
+        self.process.map_or(Ok(Vec::new()), process::tree)
+    }
+
+    fn resident(&self) -> Result<u64> {
+        process::resident(&self.tree()?)
+    }
+
+    fn processor_time(&self) -> Result<f64> {
+        process::processor_time(&self.tree()?)
+    }
+
+    fn count(&mut self, load: &Pod, node: &Node) -> Result<()> {
+        let tree = self.tree()?;
+        let file = node.folder().join("calls");
+        for (body, connections) in cells() {
+            let url = format!("{}{}", self.url, body.1);
+            let (calls, sample) =
+                process::calls(&tree, &file, || wrk::run(load, &url, connections, COUNTED))?;
+            self.calls.push(calls.each(sample.requests));
+        }
+        Ok(())
     }
 }
 
@@ -162,89 +235,9 @@ fn on_first_processor<T>(start: impl FnOnce() -> Result<T>) -> Result<T> {
     started
 }
 
-fn wrk(load: &Pod, url: &str, connections: usize, seconds: u64) -> Result<Sample> {
-    let limit = Duration::from_secs(seconds + 60);
-    let mut command = load.command_for(limit, "taskset");
-    command.args(["-c", "1", "wrk", "--threads=1", "--latency", "--timeout=10s"]);
-    command.arg(format!("--connections={connections}"));
-    command.arg(format!("--duration={seconds}s")).arg(url);
-    let output = command.output().context("can't start wrk")?;
-    let text = String::from_utf8(output.stdout)?;
-    ensure!(
-        output.status.success(),
-        "wrk ended with {}: {text}",
-        output.status
-    );
-    let bad = text
-        .lines()
-        .find(|line| line.contains("Socket errors") || line.contains("Non-2xx"));
-    ensure!(bad.is_none(), "{text}");
-    read(&text).with_context(|| format!("what wrk said can't be read: {text}"))
-}
-
-/// wrk's report.
-fn read(text: &str) -> Option<Sample> {
-    let after = |key: &str| {
-        text.lines()
-            .find_map(|line| line.trim().strip_prefix(key))
-            .map(str::trim)
-    };
-    Some(Sample {
-        requests: after("Requests/sec:")?.parse().ok()?,
-        p50: time(after("50%")?)?,
-        p99: time(after("99%")?)?,
-    })
-}
-
-/// `85.00us`, `1.25ms` or `2.00s`.
-fn time(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(char::is_alphabetic);
-    let unit = match text.strip_prefix(digits)? {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return None,
-    };
-    Some(Duration::from_secs_f64(digits.parse::<f64>().ok()? * unit))
-}
-
-/// Bytes of RAM of a process and its children (`Rss` of smaps_rollup, proc(5)).
-fn resident(process: Option<u32>) -> Result<u64> {
-    let Some(process) = process else {
-        return Ok(0);
-    };
-    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"))?;
-    let mut bytes = 0;
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
-    bytes += kilobytes.context("no VmRSS")?.trim().parse::<u64>()? << 10;
-    for child in children.split_whitespace() {
-        bytes += resident(Some(child.parse()?))?;
-    }
-    Ok(bytes)
-}
-
 /// A command in a pod, on the first processor or the second.
 fn pinned(pod: &Pod, processor: &str, program: &str) -> Command {
     let mut command = pod.command_for(Duration::from_secs(3600), "taskset");
     command.args(["-c", processor, program]);
     command
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_what_wrk_says() {
-        let text = "Running 1s test\n  Latency Distribution\n     50%   85.00us\n     75%    1.00ms\n     99%    1.25ms\n\
-                    Requests/sec:  11085.10\nTransfer/sec:      1.00MB\n";
-        let sample = read(text).unwrap();
-        assert!((sample.requests - 11_085.1).abs() < 0.01);
-        assert_eq!(sample.p50, Duration::from_micros(85));
-        assert_eq!(sample.p99, Duration::from_micros(1250));
-        assert!(read("Requests/sec: x").is_none());
-    }
 }

@@ -3,7 +3,7 @@
 //! `QBOX_KILLS` is how often, one a second (a minute: 60).
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{BOOK_TRIP, Qbox, Settings, World, workspace};
+use qbox_tests::{BOOK_TRIP, Pod, Qbox, Settings, World, workspace};
 use rustix::process::Signal;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +47,24 @@ stop.set()
 for t in threads: t.join()
 print("end", ok, *longest)
 "#;
+
+/// What a hang would be, in the kernel's own count of a pod (`TcpExt` of /proc/net/netstat): segments that were sent again
+/// because nobody answered, and connections that a listener had no place for. However busy the machine is, there are none.
+const HANGS: [&str; 4] = ["TCPTimeouts", "TCPSynRetrans", "ListenOverflows", "ListenDrops"];
+
+fn hangs(pod: &Pod) -> Result<Vec<(&'static str, u64)>> {
+    let text = pod.run(["cat", "/proc/net/netstat"])?.ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = lines.next().zip(lines.next()).context("no TcpExt")?;
+    let all = || names.split(' ').zip(values.split(' '));
+    HANGS
+        .into_iter()
+        .map(|hang| {
+            let value = all().find_map(|(name, value)| (name == hang).then_some(value));
+            Ok((hang, value.with_context(|| format!("no {hang}"))?.parse()?))
+        })
+        .collect()
+}
 
 fn now() -> Result<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
@@ -112,7 +130,15 @@ fn what_fails_was_in_flight_at_a_kill() -> Result<()> {
     let (ok, longest, how) = end.context("the load ended early")?;
     println!("{kills} kills: {ok} requests answered, {failed} broken in flight, longest {how}");
     ensure!(ok > 0);
-    // A hang is a retransmission, or a wait for a time-out. The suite runs beside others on a busy machine; the long one alone.
+    for pod in [&world.client, world.pod_of("trips")?] {
+        let hangs = hangs(pod)?;
+        ensure!(
+            hangs.iter().all(|(_, count)| *count == 0),
+            "{}: {hangs:?}",
+            pod.name()
+        );
+    }
+    // The suite runs beside others on a busy machine; the long one alone.
     let most = if long { 1.0 } else { 20.0 };
     ensure!(longest <= most, "a request took {how}");
     Ok(())

@@ -2,7 +2,8 @@
 //! how long it takes until it is ready, and what it needs then. `cargo xtask bench recovery`.
 //!
 //! The open ones had booked a hotel and were booking a car when Qbox was killed, so a start turns them all back at once. Who
-//! is to take the cancellations is away: nobody listens there, or somebody does and never answers.
+//! is to take the cancellations is away: nobody listens there, or somebody does and never answers. Or they were stuck: the hotel
+//! had said that it cancels nothing, and each waits for an operator.
 
 mod started;
 
@@ -32,30 +33,35 @@ fn main() -> Result<()> {
         "| open sagas compensate, and their services | ready after | RSS, at most / after {WATCHED:?} | CPU | descriptors at most |"
     );
     println!("|---|---|---|---|---|");
-    for (what, listens) in [("refuse connections", false), ("never answer", true)] {
+    for (what, listens, stuck) in [
+        ("refuse connections", false, false),
+        ("never answer", true, false),
+        ("said no: they are stuck", false, true),
+    ] {
         let folder = folder.path().join(what);
         // Its backlog takes the connections; nobody reads them.
         let service = TcpListener::bind("127.0.0.1:0")?;
         let address = service.local_addr()?;
         let _service = listens.then_some(service);
         fs::create_dir_all(folder.join("sagas"))?;
-        let saga = saga(address);
+        let saga = saga(address, stuck);
         fs::write(folder.join("sagas/book.toml"), &saga)?;
         let plan = qbox::config::load_saga(&saga, "book.toml");
         let (plan, _) = plan.map_err(|_| anyhow::anyhow!("the saga file is wrong"))?;
-        fill(&folder.join("state"), &Arc::new(plan))?;
+        fill(&folder.join("state"), &Arc::new(plan), stuck)?;
         let row = start(&folder)?;
         println!("| {what} | {row} |");
     }
     Ok(())
 }
 
-fn saga(services: SocketAddr) -> String {
+fn saga(services: SocketAddr, stuck: bool) -> String {
+    let retry = if stuck { "retry = { attempts = 1 }\n" } else { "" };
     let step = |name: &str| {
         format!(
             "[[step]]\nname = \"{name}\"\nafter = AFTER\n\
              request = {{ method = \"PUT\", url = \"http://{services}/{name}/${{saga.id}}\", json = {{ trip = \"${{trigger.path.id}}\" }} }}\n\
-             [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"http://{services}/{name}/${{saga.id}}\" }}\n"
+             [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"http://{services}/{name}/${{saga.id}}\" }}\n{retry}"
         )
     };
     let steps = [
@@ -70,7 +76,7 @@ fn saga(services: SocketAddr) -> String {
 }
 
 /// Puts the sagas into a journal: their events are the machine's own.
-fn fill(state: &Path, plan: &Arc<Plan>) -> Result<()> {
+fn fill(state: &Path, plan: &Arc<Plan>, stuck: bool) -> Result<()> {
     let settings = durable::Settings {
         open: usize::MAX,
         ..durable::Settings::default()
@@ -85,12 +91,17 @@ fn fill(state: &Path, plan: &Arc<Plan>) -> Result<()> {
         // As ids of version 7 are: milliseconds, and then chance.
         let id = SagaId((milliseconds << 80) | (7 << 76) | (1 << 63) | n);
         let open = n % 11 == 10;
-        let (saga, events) = run(
-            id,
-            plan,
-            hash,
-            if open { 1 } else { 3 },
-            Timestamp::default().after(now),
+        let statuses: &[u16] = match (open, stuck) {
+            (false, _) => &[201, 201, 201],
+            (true, false) => &[201],
+            // The car's, and that of the hotel's compensation.
+            (true, true) => &[201, 409, 409],
+        };
+        let (saga, events) = run(id, plan, hash, statuses, Timestamp::default().after(now));
+        ensure!(
+            !open || !stuck || saga.state() == SagaState::Stuck,
+            "{:?}",
+            saga.state()
         );
         let position = journal.append(id, 0, &events)?;
         if !open {
@@ -119,8 +130,8 @@ fn fill(state: &Path, plan: &Arc<Plan>) -> Result<()> {
     Ok(())
 }
 
-/// A saga until `answers` of its calls were answered.
-fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, answers: usize, now: Timestamp) -> (Saga, Vec<Event>) {
+/// A saga until so many of its calls were answered, with these.
+fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, statuses: &[u16], now: Timestamp) -> (Saga, Vec<Event>) {
     let headers = [
         ("Content-Type", "application/json"),
         ("Idempotency-Key", "4c1b1a3e-8a53-4b2f-9f58-0a6f0f9a2c11"),
@@ -144,12 +155,12 @@ fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, answers: usize, now: Timest
     };
     let seed = id.0 as u64;
     let (mut saga, mut events) = Saga::begin(id, Arc::clone(plan), hash, seed, trigger, now, usize::MAX);
-    for _ in 0..answers {
+    for &status in statuses {
         let calls = saga.commands();
         for command in calls {
             if let Command::Call(call) = command {
                 let end = AttemptEnd::Answered(Response {
-                    status: 201,
+                    status,
                     headers: Headers(vec![("Content-Type".to_owned(), "application/json".into())]),
                     body: r#"{"booked":true,"reference":"A7-31337"}"#.into(),
                     truncated: false,

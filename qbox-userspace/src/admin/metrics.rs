@@ -207,6 +207,12 @@ impl Scrape {
             "How many places there are (limits.sagas_in_flight)",
             health.capacity as u64,
         )?;
+        draw.one(
+            Gauge,
+            "sagas_in_hand",
+            "Sagas that are in memory whole; the others wait for their lock or their turn, or are at rest: stuck, paused, far from their next attempt",
+            runner.in_hand() as u64,
+        )?;
         let counts = runner.counts();
         let sagas = || counts.sagas.iter().map(|(name, saga)| (name.as_str(), saga));
         draw.rows(

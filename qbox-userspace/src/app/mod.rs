@@ -456,6 +456,7 @@ fn runner(
         secrets: Arc::new(config.secrets.names()),
         keys: Arc::new(keys),
         spans,
+        ..runner::Settings::default()
     };
     Runner::new(journal, upstream, settings)
 }

@@ -1,16 +1,15 @@
-//! One saga's task: wait for the lock, begin, then carry out, wait, decide, append, over and over until it has ended.
+//! A saga in hand: carry out, wait, decide, append, over and over until it has ended, or there is nothing to do for long. Errors:
+//! the journal's, with which it can't go on.
 
 use super::describe::Line;
 use super::effects::{Heard, carry_out, hear_out};
 use super::feed::Of;
 use super::inbox::{Message, Order};
-use super::locks::{Held, Ticket};
 use super::nested;
-use super::recover::read_again;
 use super::registry::Entry;
 use super::stats::News;
 use super::trace::Traced;
-use super::{ActError, Active, As, Refused, Replied, Shared, State};
+use super::{ActError, Active, As, Refused, Replied, Shared};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
     AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaId, SagaState,
@@ -22,10 +21,10 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Of the log's lines that tell how a saga has ended: for filters.
 const OUTCOME: &str = "qbox::outcome";
@@ -40,274 +39,42 @@ fn exchange(attempt: Attempt, call: impl Future<Output = Heard> + Send + 'static
     Box::pin(async move { (attempt, call.await) })
 }
 
-/// From where a saga goes on.
-pub(super) enum Origin {
-    /// Its trigger, just come from `pod`.
-    Trigger {
-        plan_hash: PlanHash,
-        trigger: Trigger,
-        pod: Via,
-    },
-    /// Its history, of that many events, which a restart has found; and its callers' answer, if that was due before.
-    Journal {
-        saga: Box<Saga>,
-        events: u64,
-        reply: Option<Arc<Reply>>,
-        /// If it needs one; see `turns`.
-        turn: Option<OwnedSemaphorePermit>,
-    },
-    /// Its history, from its end on which it is undone by the saga that it is nested in.
-    Revoked { saga: Box<Saga>, events: u64 },
-}
-
-/// Starts the task.
-pub(super) fn spawn(
-    active: Active,
-    entry: Arc<Entry>,
-    origin: Origin,
-    permit: Option<OwnedSemaphorePermit>,
-    lock: Option<Ticket>,
-) {
-    if !matches!(origin, Origin::Trigger { .. }) {
-        // It has begun: decisions that come before its task runs are kept for it.
-        entry.inbox.open();
-    }
-    let guard = Guard::new(&active.shared, entry);
-    let mut released = guard.shared.released.subscribe();
-    // The task's memory is its future: what it begins with is not a part of it for as long as it lives.
-    let origin = Box::new(origin);
-    // Moved into the other future below, it would be there twice.
-    let work = Box::pin(work(guard, active, origin, permit, lock));
-    tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            _ = released.wait_for(|released| *released) => {}
-            () = work => {}
-        }
-    });
-}
-
-/// As [`spawn`], for a saga of the journal that waits for its turn: until then the journal alone has it.
-pub(super) fn spawn_later(
-    active: Active,
-    entry: Arc<Entry>,
-    turns: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
-    lock: Option<Ticket>,
-) {
-    entry.inbox.open();
-    let guard = Guard::new(&active.shared, entry);
-    let mut released = guard.shared.released.subscribe();
-    let wait = Box::pin(wait_for_turn(guard, active, turns, permit, lock));
-    tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            _ = released.wait_for(|released| *released) => {}
-            () = wait => {}
-        }
-    });
-}
-
-async fn wait_for_turn(
-    guard: Guard,
-    mut active: Active,
-    turns: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
-    lock: Option<Ticket>,
-) {
-    // A drain doesn't wait: all that it has done is in the journal.
-    active.count_as(As::Paused);
-    let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-    let turn = tokio::select! {
-        turn = turns.acquire_owned() => turn.ok(),
-        // An operator decides, or a caller waits for it.
-        () = guard.entry.inbox.stirred() => None,
-    };
-    active.count_as(As::Active);
-    if turn.is_some() && guard.shared.draining.load(Ordering::SeqCst) {
-        // The next start's.
-        drop(turn);
-        active.count_as(As::Paused);
-        guard.entry.inbox.stirred().await;
-        active.count_as(As::Active);
-        return take_up(guard, active, None, permit, lock).await;
-    }
-    take_up(guard, active, turn, permit, lock).await;
-}
-
-async fn take_up(
-    guard: Guard,
-    active: Active,
-    turn: Option<OwnedSemaphorePermit>,
-    permit: Option<OwnedSemaphorePermit>,
-    lock: Option<Held>,
-) {
-    let origin = match read_again(&guard.shared, &guard.entry, turn) {
-        Ok(origin) => Box::new(origin),
-        Err(cause) => return guard.halt(&cause),
-    };
-    Box::pin(work(guard, active, origin, permit, lock.map(Ticket::Now))).await;
-}
-
-/// All that a task does.
-async fn work(
-    guard: Guard,
-    active: Active,
-    origin: Box<Origin>,
-    permit: Option<OwnedSemaphorePermit>,
-    lock: Option<Ticket>,
-) {
-    // Moved out where it stands, the box would be freed only with its task.
-    let origin = *std::convert::identity(origin);
-    let (shared, entry) = (&guard.shared, &guard.entry);
-    // Both are the saga's until it has ended: the next one would meet what a stuck one has left behind.
-    let _permit = permit;
-    let (mut drive, _lock) = match origin {
-        Origin::Trigger {
-            plan_hash,
-            trigger,
-            pod,
-        } => {
-            // As long as the saga itself might take: the caller has reckoned with that.
-            let mut closing = shared.closing.subscribe();
-            let lock = tokio::select! {
-                biased;
-                // Its turn would come when nobody waits for it any more.
-                _ = closing.wait_for(|closing| *closing) => Err(Refused::Draining),
-                lock = wait_for(lock, entry.plan.timeout) => lock,
-            };
-            let lock = match lock {
-                Ok(lock) => lock,
-                Err(refused) => return guard.never_began(refused),
-            };
-            if let Some(parent) = trigger.parent()
-                && let Err(refused) = shared.announce(entry.id, &parent).await
-            {
-                return guard.never_began(refused);
-            }
-            entry.inbox.open();
-            if entry.is_answered() {
-                return guard.never_began(Refused::Orphan("its step is undone".to_owned()));
-            }
-            match Drive::begin(active, shared, entry, plan_hash, trigger, pod) {
-                Ok(drive) => (drive, lock),
-                Err(error) => return guard.never_began(Refused::NotBegun(error)),
-            }
-        }
-        Origin::Journal {
-            saga,
-            events,
-            reply,
-            turn,
-        } => {
-            // It had begun, so the lock is its own; nothing but itself could make it give up.
-            let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-            match Drive::take_up(active, shared, entry, (*saga, events), reply, Input::Recovered) {
-                Ok(mut drive) => {
-                    drive.turn = turn;
-                    (drive, lock)
-                }
-                Err(error) => return guard.halt(&error.to_string()),
-            }
-        }
-        // Without its lock: whoever has it may be the saga that undoes this one.
-        Origin::Revoked { saga, events } => {
-            match Drive::take_up(active, shared, entry, (*saga, events), None, Input::Revoked) {
-                Ok(drive) => (drive, None),
-                Err(error) => return guard.halt(&error.to_string()),
-            }
-        }
-    };
-    match drive.run().await {
-        Ok(()) => {
-            if let Some(outline) = entry.outline() {
-                shared.journal.finish(outline);
-            }
-            shared.registry.retire(entry);
-        }
-        Err(error) => guard.halt(&error.to_string()),
-    }
-}
-
-/// However the task ends, the callers are answered, and the operators.
-struct Guard {
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
-}
-
-impl Guard {
-    fn new(shared: &Arc<Shared>, entry: Arc<Entry>) -> Self {
-        shared.tasks.send_modify(|count| *count += 1);
-        Self {
-            shared: Arc::clone(shared),
-            entry,
-        }
-    }
-
-    fn never_began(&self, refused: Refused) {
-        let (id, name) = (self.entry.id, &self.entry.plan.name);
-        tracing::warn!(saga = %id, name, "saga did not begin: {refused}");
-        if let Refused::NotBegun(error @ (JournalError::Store(_) | JournalError::Order { .. })) = &refused {
-            self.shared.set_broken(&error.to_string());
-        }
-        self.shared.stats.refused(&refused);
-        self.entry.answer(Err(refused));
-        self.shared.registry.forget(&self.entry);
-    }
-
-    fn halt(&self, cause: &str) {
-        let (id, name) = (self.entry.id, &self.entry.plan.name);
-        tracing::error!(saga = %id, name, cause, "saga halted: its outcome is unknown until someone looks at it");
-        self.shared.set_broken(cause);
-        self.shared.stats.halted();
-        let now = self.shared.clock.now();
-        self.entry.update(|summary| {
-            summary.state = State::Halted;
-            summary.ended = Some(now);
-            summary.cause = Some(cause.to_owned());
-        });
-        self.entry.answer(Err(Refused::Halted(cause.to_owned())));
-        self.shared.registry.retire(&self.entry);
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.halt("a bug stopped its task");
-        }
-        self.entry.inbox.close();
-        self.shared
-            .tasks
-            .send_modify(|count| *count = count.saturating_sub(1));
-    }
-}
-
-impl Shared {
-    fn set_broken(&self, cause: &str) {
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.get_or_insert_with(|| cause.to_owned());
-    }
-}
-
-async fn wait_for(lock: Option<Ticket>, limit: Duration) -> Result<Option<Held>, Refused> {
-    match lock {
-        None => Ok(None),
-        Some(Ticket::Now(held)) => Ok(Some(held)),
-        Some(Ticket::Later(turn)) => match tokio::time::timeout(limit, turn).await {
-            Ok(Ok(held)) => Ok(Some(held)),
-            Ok(Err(_)) | Err(_) => Err(Refused::Locked),
-        },
-    }
-}
-
 /// What a task goes on with.
 enum Woken {
     By(Input),
     Told(Message),
 }
 
-struct Drive<'a> {
+/// Why a saga is no longer in hand.
+#[derive(Debug)]
+pub(super) enum Pause {
+    /// It is final, and everybody knows.
+    Ended,
+    /// Nothing is to be done until that moment, or until somebody wants something of it.
+    Until(Option<Timestamp>),
+}
+
+/// What the journal doesn't hold of a saga that is put down.
+pub(super) struct Kept {
+    active: Active,
+    pod: Option<Via>,
+    next: u64,
+    position: Position,
+    replied: bool,
+    held_back: bool,
+    told: u64,
+    undoing: Option<Timestamp>,
+    traced: Option<Box<Traced>>,
+}
+
+impl Kept {
+    /// How long its history is.
+    pub(super) fn events(&self) -> u64 {
+        self.next
+    }
+}
+
+pub(super) struct Drive<'a> {
     active: Active,
     shared: &'a Shared,
     entry: &'a Entry,
@@ -343,10 +110,27 @@ struct Drive<'a> {
     turn: Option<OwnedSemaphorePermit>,
     /// Its spans, if they are recorded.
     traced: Option<Box<Traced>>,
+    _in_hand: InHand<'a>,
+}
+
+/// Counts it.
+struct InHand<'a>(&'a Shared);
+
+impl<'a> InHand<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.in_hand.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<'a> Drive<'a> {
-    fn begin(
+    pub(super) fn begin(
         active: Active,
         shared: &'a Shared,
         entry: &'a Entry,
@@ -386,13 +170,14 @@ impl<'a> Drive<'a> {
             told: 0,
             above: Vec::new(),
             turn: None,
+            _in_hand: InHand::new(shared),
         };
         drive.append(events)?;
         Ok(drive)
     }
 
     /// Goes on where the journal, of that many events, ends. The saga is told why, and decides what follows as it always does.
-    fn take_up(
+    pub(super) fn take_up(
         active: Active,
         shared: &'a Shared,
         entry: &'a Entry,
@@ -426,6 +211,7 @@ impl<'a> Drive<'a> {
             told: 0,
             above: Vec::new(),
             turn: None,
+            _in_hand: InHand::new(shared),
         };
         drive.saga.limit(shared.settings.steps_in_flight);
         let now = shared.clock.now();
@@ -444,24 +230,88 @@ impl<'a> Drive<'a> {
         Ok(drive)
     }
 
-    /// Runs the saga to its end. A stuck one waits here for its operator. Dropping it, as any error does, closes the
-    /// connections of the calls in flight.
-    async fn run(&mut self) -> Result<(), JournalError> {
+    pub(super) fn with_turn(mut self, turn: Option<OwnedSemaphorePermit>) -> Self {
+        self.turn = turn;
+        self
+    }
+
+    /// Goes on where it was put down: nothing has happened since, so nothing is decided. (`reply` is for callers that have none.)
+    pub(super) fn pick_up(
+        shared: &'a Shared,
+        entry: &'a Entry,
+        mut saga: Saga,
+        reply: Option<Arc<Reply>>,
+        kept: Kept,
+    ) -> Self {
+        saga.limit(shared.settings.steps_in_flight);
+        if kept.replied {
+            saga.reply_given();
+        }
+        Self {
+            active: kept.active,
+            shared,
+            entry,
+            pod: kept.pod,
+            destination: saga.trigger().destination,
+            began: saga.began(),
+            hides: false,
+            saga,
+            next: kept.next,
+            position: kept.position,
+            calls: FuturesUnordered::new(),
+            late: FuturesUnordered::new(),
+            in_flight: Vec::new(),
+            took: None,
+            undoing: kept.undoing,
+            traced: kept.traced,
+            replied: kept.replied,
+            held_back: kept.held_back,
+            early: reply.filter(|_| !kept.replied),
+            told: kept.told,
+            above: Vec::new(),
+            turn: None,
+            _in_hand: InHand::new(shared),
+        }
+    }
+
+    /// Of a saga that [`Drive::run`] has said nothing is to be done for.
+    pub(super) fn put_down(self) -> Kept {
+        Kept {
+            active: self.active,
+            pod: self.pod,
+            next: self.next,
+            position: self.position,
+            replied: self.replied,
+            held_back: self.held_back,
+            told: self.told,
+            undoing: self.undoing,
+            traced: self.traced,
+        }
+    }
+
+    /// Runs the saga to its end, or until it can be put down. Dropping it, as any error does, closes the connections of the calls in
+    /// flight.
+    pub(super) async fn run(&mut self) -> Result<Pause, JournalError> {
         loop {
             let wake = self.carry_out().await?;
             if self.calls.is_empty() && self.is_over() {
                 self.end();
-                return Ok(());
+                return Ok(Pause::Ended);
             }
             // Of a paused saga time only brings the caller's answer.
             let nothing_due = wake.is_none() || (self.saga.is_paused() && !self.entry.is_awaited());
             let listens = !self.late.is_empty() && self.saga.state() == SagaState::Compensating;
             let rests = self.calls.is_empty() && nothing_due && !listens;
             let counts_as = if rests { self.rest()? } else { As::Active };
+            self.active.count_as(counts_as);
+            let until = wake.filter(|_| !nothing_due);
+            // Where the disk has failed it stays: it couldn't be read again as it is.
+            if self.can_be_put_down(until) && self.shared.journal.durable(self.position).await.is_ok() {
+                return Ok(Pause::Until(until));
+            }
             if rests {
                 self.turn = None;
             }
-            self.active.count_as(counts_as);
             match self.next(wake).await {
                 Woken::By(input) => {
                     let events = self.saga.decide(input, self.shared.clock.now());
@@ -476,6 +326,13 @@ impl<'a> Drive<'a> {
                 Woken::Told(Message::Revoke(answer)) => self.revoke(answer)?,
             }
         }
+    }
+
+    /// The journal has all of it, nothing is in flight or listened to, and nothing is due soon.
+    fn can_be_put_down(&self, until: Option<Timestamp>) -> bool {
+        let quiet = self.calls.is_empty() && self.late.is_empty() && self.above.is_empty();
+        let far = until.is_none_or(|at| at.since(self.shared.clock.now()) >= self.shared.settings.far);
+        quiet && far && !self.hides && !self.entry.is_awaited() && self.entry.inbox.is_empty()
     }
 
     /// Takes an operator's decision, or says why not. Who gave it waits until it is durable.
@@ -867,8 +724,9 @@ mod tests {
             let events = drive.saga.decide(input, now);
             drive.append(events).unwrap();
         }
-        let ended = tokio::time::timeout(Duration::from_secs(3600), drive.run()).await;
-        assert!(ended.is_err(), "a paused saga was given up");
+        let _caller = entry.subscribe();
+        let paused = tokio::time::timeout(Duration::from_secs(3600), drive.run()).await;
+        assert!(matches!(paused, Ok(Ok(Pause::Until(None)))), "{paused:?}");
         assert_eq!(
             entry.summary().replied.unwrap().status,
             502,

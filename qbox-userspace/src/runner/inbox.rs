@@ -89,7 +89,12 @@ impl Inbox {
         Ok(())
     }
 
-    /// Has a saga that waits for its turn be taken up now.
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.orders().waiting.is_empty()
+    }
+
+    /// Has a saga that waits for its turn, or is at rest, be taken up now.
     pub(super) fn stir(&self) {
         self.arrived.notify_one();
     }

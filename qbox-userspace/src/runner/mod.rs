@@ -26,6 +26,7 @@ mod recover;
 mod registry;
 mod seal;
 mod stats;
+mod task;
 mod trace;
 mod turns;
 
@@ -64,6 +65,9 @@ pub struct Settings {
     pub in_flight: usize,
     /// Steps of one saga that are under way at once; see [`saga::Saga::limit`].
     pub steps_in_flight: usize,
+    /// A saga that has nothing to do for that long is put down: read from the journal again when it has. (Not for retries after
+    /// milliseconds.)
+    pub far: Duration,
     /// How many finished ones are at hand without a look into the journal.
     pub retain: Retain,
     /// What nobody who looks on is shown.
@@ -79,6 +83,7 @@ impl Default for Settings {
         Self {
             in_flight: 10_000,
             steps_in_flight: 64,
+            far: Duration::from_secs(10),
             retain: Retain::default(),
             secrets: Arc::default(),
             keys: Arc::default(),
@@ -276,6 +281,8 @@ struct Shared {
     tasks: watch::Sender<usize>,
     broken: Mutex<Option<String>>,
     stuck: AtomicUsize,
+    /// Sagas that are in memory whole.
+    in_hand: AtomicUsize,
     /// The triggers of this node's sagas, for steps that are one.
     triggers: OnceLock<Weak<dyn Triggers>>,
     /// Held while a saga that has ended is taken up again: one at a time, and each once.
@@ -306,6 +313,7 @@ impl Runner {
                 tasks: watch::Sender::new(0),
                 broken: Mutex::default(),
                 stuck: AtomicUsize::new(0),
+                in_hand: AtomicUsize::new(0),
                 triggers: OnceLock::new(),
                 reviving: tokio::sync::Mutex::default(),
             }),
@@ -371,18 +379,20 @@ impl Runner {
         let handle = SagaHandle::new(shared, &entry, false, || self.recorded(entry.id));
         // In the queue here, not in the task: order of arrival.
         let lock = shared.lock(plan, entry.id, &trigger, None);
-        let origin = drive::Origin::Trigger {
+        let origin = task::Origin::Trigger {
             plan_hash,
             trigger,
             pod,
         };
-        drive::spawn(active, entry, origin, Some(permit), lock);
+        task::spawn(active, entry, origin, Some(permit), lock);
         Ok(handle)
     }
 
     fn joined(&self, entry: &Entry) -> SagaHandle {
         let handle = SagaHandle::new(&self.shared, entry, true, || self.recorded(entry.id));
-        entry.inbox.stir();
+        if entry.is_awaited() {
+            entry.inbox.stir();
+        }
         handle
     }
 
@@ -454,6 +464,13 @@ impl Runner {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.shared.settings.secrets
+    }
+
+    /// How many sagas are in memory whole. The others that have not ended wait for their lock or their turn, or are at rest: stuck,
+    /// paused, or far from their next attempt.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.shared.in_hand.load(Ordering::Relaxed)
     }
 
     /// How the runner is.

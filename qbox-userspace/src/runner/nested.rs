@@ -11,7 +11,7 @@
 use super::effects::Heard;
 use super::inbox::{Closed, Message};
 use super::registry::Entry;
-use super::{Active, Refused, Runner, Shared, State, Summary, drive};
+use super::{Active, Refused, Runner, Shared, State, Summary, task};
 use crate::journal::JournalError;
 use crate::saga::{
     AttemptEnd, Call, Headers, Parent, Plan, PlanHash, Request, Response, Saga, SagaId, SagaState, Trigger,
@@ -273,11 +273,11 @@ impl Shared {
         self.journal.reopen(id)?;
         summary.ended = None;
         let entry = self.registry.revive(&plan, stamp, summary, reply);
-        let origin = drive::Origin::Revoked {
+        let origin = task::Origin::Revoked {
             saga: Box::new(saga),
             events: events.len() as u64,
         };
-        drive::spawn(Active::enter(self), entry, origin, None, None);
+        task::spawn(Active::enter(self), entry, origin, None, None);
         Ok(())
     }
 }

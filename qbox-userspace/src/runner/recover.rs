@@ -3,9 +3,9 @@
 //!
 //! One that can't be read stands in the list as halted, with its cause, and stops none of the others.
 
-use super::drive::{self, Origin};
 use super::locks::Ticket;
 use super::registry::{self, Entry};
+use super::task::{self, Origin};
 use super::turns::{Turn, Turns};
 use super::{Active, Refused, Replied, Runner, Shared, State, Summary, seal};
 use crate::journal::{History, JournalError};
@@ -52,18 +52,22 @@ impl Runner {
             lock,
         } in std::mem::take(&mut recovery.taken_up)
         {
-            drive::spawn(active, entry, origin, permit, lock);
+            task::spawn(active, entry, origin, permit, lock);
         }
         recovery.found
     }
 }
 
 /// A saga of which only the entry was kept, from the journal once more.
-pub(super) fn read_again(
-    shared: &Shared,
-    entry: &Entry,
-    turn: Option<OwnedSemaphorePermit>,
-) -> Result<Origin, String> {
+pub(super) struct Again {
+    pub(super) saga: Box<Saga>,
+    /// How long its history is.
+    pub(super) events: u64,
+    /// Its callers' answer, if that is due.
+    pub(super) reply: Option<Arc<Reply>>,
+}
+
+pub(super) fn read_again(shared: &Shared, entry: &Entry) -> Result<Again, String> {
     let history = shared.journal.history(entry.id);
     let events = history.map_err(|error| error.to_string())?;
     let mut events = events.ok_or_else(|| "its history is no longer in the journal".to_owned())?;
@@ -71,11 +75,10 @@ pub(super) fn read_again(
     let count = events.len() as u64;
     let mut saga = Saga::replay(Arc::clone(&entry.plan), events).map_err(|error| error.to_string())?;
     let reply = saga.fetch_reply(&shared.settings.secrets).map(Arc::new);
-    Ok(Origin::Journal {
+    Ok(Again {
         saga: Box::new(saga),
         events: count,
         reply,
-        turn,
     })
 }
 
@@ -118,7 +121,7 @@ impl Recovery<'_> {
         let turn = match self.turns.take(&saga, shared.clock.now()) {
             Turn::Free => None,
             Turn::Now(turn) => Some(turn),
-            Turn::Later(turns) => return drive::spawn_later(active, entry, turns, permit, lock),
+            Turn::Later(turns) => return task::spawn_later(active, entry, turns, permit, lock),
         };
         let origin = Origin::Journal {
             saga: Box::new(saga),

@@ -3,7 +3,7 @@
 //! and found as any, and are read from the journal again when their turn comes.
 //!
 //! A saga gives up its turn once its service has been tried for it, or when it waits for an operator: one that can't be undone
-//! stops none of the others. One whose timers are due, that is in two places at once, or goes forward needs none. No errors.
+//! stops none of the others. Those that a start finds stuck or paused come in turn too: each is looked at, and put down again. One whose timers are due, that is in two places at once, or goes forward needs none. No errors.
 
 use crate::saga::{Command, Direction, Input, Saga, SagaState, StepState, Timestamp, UndoState};
 use std::collections::HashMap;
@@ -55,6 +55,14 @@ fn waits_only_for(mut saga: Saga, now: Timestamp) -> Option<String> {
     let mut steps = saga.steps();
     let busy = steps.any(|step| step.state == StepState::Running);
     let undoing = saga.steps().filter(|step| step.undo == UndoState::Running);
+    let calls = saga
+        .commands()
+        .iter()
+        .any(|command| matches!(command, Command::Call(_)));
+    if (saga.state() == SagaState::Stuck || saga.is_paused()) && !calls {
+        // For a person: it is looked at once, and put down again.
+        return Some(String::new());
+    }
     if saga.state() != SagaState::Compensating || saga.is_paused() || busy || undoing.count() != 1 {
         return None;
     }
@@ -85,7 +93,7 @@ fn service_of(url: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::runner::testing::{plan, trigger};
-    use crate::saga::{AttemptEnd, Outcome, Response, SagaId, StepId};
+    use crate::saga::{AttemptEnd, Operator, OperatorAction, Outcome, Response, SagaId, StepId};
 
     /// Whose steps, each beside the others, are being sent.
     fn begun(top: &str, steps: &[(&str, &str)]) -> Saga {
@@ -163,6 +171,19 @@ mod tests {
         };
         done.decide(Input::Outcome(outcome), Timestamp(2));
         assert!(free(&done), "only its caller's reply is left");
+    }
+
+    /// Thousands of them would otherwise be in memory at once for as long as a start takes.
+    #[test]
+    fn those_that_wait_for_a_person_come_in_turn_too() {
+        let mut paused = begun("", &[("hotel", "hotel:80"), ("car", "car:80")]);
+        let pause = Operator {
+            action: OperatorAction::Pause,
+            who: "ada".to_owned(),
+            why: "to look".to_owned(),
+        };
+        paused.decide(Input::Operator(pause), Timestamp(2));
+        assert_eq!(waits_only_for(paused, Timestamp(2)).as_deref(), Some(""));
     }
 
     #[test]

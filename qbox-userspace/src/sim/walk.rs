@@ -30,6 +30,9 @@ pub(super) struct Violation {
 /// How many acts a shorter run that breaks a promise is looked for.
 const PATIENCE: u64 = 2_000_000;
 
+/// More acts than any run needs: the world gives out no more than its budget, so one that goes on for so long goes round in circles.
+const LONGEST: usize = 1_000;
+
 struct Frame {
     world: World,
     acts: Vec<Act>,
@@ -89,6 +92,12 @@ fn bounded(scene: &Rc<Scene>, budget: Budget, most: usize, patience: u64) -> Wal
                         continue;
                     }
                     Some(_) => {}
+                }
+                if depth >= LONGEST {
+                    let path = frames.iter().map(|frame| frame.next - 1).collect();
+                    let what = format!("it has not ended after {LONGEST} acts");
+                    walked.violation = Some(Violation { path, what });
+                    break;
                 }
                 let next = frame(world);
                 if next.acts.is_empty() {

@@ -372,8 +372,9 @@ fn a_halted_saga_takes_no_decision() {
         let have = journal.history(id).unwrap().unwrap().len() as u64;
         journal.append(id, have, &[beyond]).unwrap();
         // The task finds that the history is not what it was.
+        is_put_down(runner).await;
         let error = act(runner, id, Action::Retry, None).await.unwrap_err();
-        assert!(matches!(error, ActError::Journal(_)), "{error:?}");
+        assert!(matches!(error, ActError::Halted(_)), "{error:?}");
         id
     });
     life(&folder, async |runner| {
@@ -452,4 +453,66 @@ async fn all_that_match_are_acted_on() {
         settles(&runner, id, State::Compensated).await;
     }
     assert_eq!(runner.health().in_flight, 0);
+}
+
+async fn is_put_down(runner: &Runner) {
+    let down = async {
+        while runner.in_hand() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let down = tokio::time::timeout(PATIENCE, down).await;
+    assert!(down.is_ok(), "{} are in hand", runner.in_hand());
+}
+
+/// Where a saga waits for days it is in the journal, not in memory.
+#[test]
+fn a_stuck_saga_is_put_down_until_somebody_wants_something_of_it() {
+    let services = services();
+    let trip = services.block_on(Trip::new());
+    let folder = tempfile::tempdir().unwrap();
+    life(&folder, async |runner| {
+        let id = trip.stuck(runner, "7", Some("k")).await;
+        is_put_down(runner).await;
+        let before = history(runner, id);
+        // A caller with its key is answered without it.
+        let again = start(runner, &trip.plan, trigger("7", Some("k"), "")).unwrap();
+        assert_eq!(reply(again).await.unwrap().status, 502);
+        assert_eq!(history(runner, id), before, "taking it up again is no event");
+        act(runner, id, Action::Pause, None).await.unwrap();
+        is_put_down(runner).await;
+        trip.hotel.mend();
+        trip.flight.mend();
+        act(runner, id, Action::Resume, None).await.unwrap();
+        act(runner, id, Action::Retry, None).await.unwrap();
+        settles(runner, id, State::Compensated).await;
+        assert_eq!(runner.health().in_flight, 0, "it gives its place back");
+    });
+}
+
+/// Nothing is due for long: it is read again when it is.
+#[tokio::test]
+async fn a_saga_far_from_its_next_attempt_is_put_down() {
+    let (hotel, car) = (
+        Stubborn::start().await,
+        Service::start(|_| Act::Answer(409, "{}")).await,
+    );
+    let slow = step("hotel", &hotel.service.url("/7"), "").replace("1ms..5ms", "200ms..200ms");
+    let plan = saga("", &[slow, step("car", &car.url("/7"), "after = [\"hotel\"]")]);
+    let settings = Settings {
+        far: Duration::from_millis(1),
+        ..Settings::default()
+    };
+    let runner = runner_with(Memory::new(Default::default()), settings);
+    let handle = start(&runner, &plan, trigger("7", None, "")).unwrap();
+    let id = handle.id;
+    // Who waits for an answer has the saga stay.
+    drop(handle);
+    hotel.service.asked(2).await;
+    is_put_down(&runner).await;
+    assert_eq!(summary(&runner, id).state, State::Compensating);
+    hotel.mend();
+    settles(&runner, id, State::Compensated).await;
+    let lines = history(&runner, id).join("\n");
+    assert!(!lines.contains("found running"), "{lines}");
 }

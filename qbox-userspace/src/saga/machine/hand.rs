@@ -20,11 +20,21 @@ impl Saga {
         let unless = |holds: bool, objection| (!holds).then_some(objection);
         match action {
             OperatorAction::Retry(which) => {
-                let helps = self.each().any(|(id, _, run)| {
+                let meant = || {
+                    self.each()
+                        .filter(|(id, ..)| which.is_none_or(|step| step == *id))
+                };
+                // Nothing could be sent for it, however often it is tried.
+                let compensates = self.compensating.is_some();
+                let lost = |step, run: &Run| compensates && stuck(run) && run.is_lost_pivot(step);
+                let helps = meant().any(|(_, step, run)| {
                     let waits = run.undos().any(|undo| undo.lane.due.is_some());
-                    which.is_none_or(|step| step == id) && (stuck(run) || waits)
+                    (stuck(run) && !lost(step, run)) || waits
                 });
                 let objection = match which {
+                    _ if meant().any(|(_, step, run)| lost(step, run)) => {
+                        "its pivot is applied, and nothing that could be sent undoes that: settle it by hand, and say so with `resolve`"
+                    }
                     None => "nothing of it is stuck, and no compensation waits for another attempt",
                     Some(_) => "that step is not stuck, and no compensation of it waits for another attempt",
                 };

@@ -133,8 +133,15 @@ fn a_pivot_that_came_too_late_is_an_operators() {
     for action in [OperatorAction::Skip(StepId(1)), OperatorAction::Resolve] {
         let mut world = lost_pivot();
         world.answer(0, C, answer(200, ""));
-        // Trying again doesn't help.
-        world.operator(OperatorAction::Retry(None));
+        // Trying again doesn't help, and is no event: it could be done without end.
+        for retry in [
+            OperatorAction::Retry(None),
+            OperatorAction::Retry(Some(StepId(1))),
+        ] {
+            let objection = world.saga.objection(&retry).unwrap();
+            assert!(objection.contains("by hand"), "{objection}");
+            assert_eq!(world.operator(retry), []);
+        }
         assert_eq!(world.saga.state(), SagaState::Stuck);
         world.operator(action);
         assert_eq!(world.saga.state(), SagaState::Compensated);

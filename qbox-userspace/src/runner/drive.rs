@@ -323,7 +323,7 @@ impl<'a> Drive<'a> {
                     // Who has gone away since never begins.
                     drop(answer.send(may));
                 }
-                Woken::Told(Message::Revoke(answer)) => self.revoke(answer)?,
+                Woken::Told(Message::Revoke(answer)) => self.revoke(answer).await?,
             }
         }
     }
@@ -393,7 +393,17 @@ impl<'a> Drive<'a> {
     }
 
     /// The saga that this one is nested in undoes it, and waits for that.
-    fn revoke(&mut self, answer: oneshot::Sender<Result<(), String>>) -> Result<(), JournalError> {
+    async fn revoke(&mut self, answer: oneshot::Sender<Result<(), String>>) -> Result<(), JournalError> {
+        if self.saga.state() == SagaState::Committed {
+            // By a late answer it can be, with another attempt in flight: what that does must not come behind its undoing.
+            while let Some((attempt, heard)) = self.calls.next().await {
+                let input = self.heard(attempt, heard, false);
+                let events = self.saga.decide(input, self.shared.clock.now());
+                self.append(events)?;
+            }
+            self.late = FuturesUnordered::new();
+            self.in_flight = Vec::new();
+        }
         if let Some(objection) = self.saga.revoke_objection() {
             drop(answer.send(Err(objection.to_owned())));
             return Ok(());

@@ -223,7 +223,7 @@ impl World {
                 // The caller was answered before the end.
                 self.crashes(&mut acts);
             }
-            if self.budget.revoked > 0 && self.saga.state() == SagaState::Committed {
+            if self.saga.state() == SagaState::Committed && self.may_be_revoked() {
                 acts.push(Act::Revoke);
             }
             return acts;
@@ -242,7 +242,7 @@ impl World {
         for (step, attempt) in self.listening.iter().copied() {
             acts.extend([Act::Late { step, attempt }, Act::Silence { step, attempt }]);
         }
-        if self.budget.revoked > 0 {
+        if self.may_be_revoked() {
             acts.push(Act::Revoke);
         }
         if self.budget.nested > 0 {
@@ -380,6 +380,9 @@ impl World {
             }
             Act::Revoke => {
                 world.budget.revoked -= 1;
+                if world.saga.state() == SagaState::Committed {
+                    world.stop_listening();
+                }
                 world.input(Input::Revoked)? > 0
             }
         };
@@ -658,6 +661,22 @@ impl World {
         Ok(self.input(Input::Operator(operator))? > 0)
     }
 
+    /// One that is committed is revoked once none of its calls is in flight any more.
+    fn may_be_revoked(&self) -> bool {
+        self.budget.revoked > 0 && (self.saga.state() != SagaState::Committed || self.open.is_empty())
+    }
+
+    /// The connections are closed of what is in nobody's hand any more.
+    fn stop_listening(&mut self) {
+        if !self.scene.fenced {
+            // Nobody hears of them any more; that is promised by nobody.
+            self.services
+                .iter_mut()
+                .for_each(|service| service.hanging.clear());
+        }
+        self.listening.clear();
+    }
+
     fn crash(&mut self, kept: usize, landed: bool) -> Result<(), Broken> {
         self.budget.crashes -= 1;
         for (step, direction, number) in std::mem::take(&mut self.open) {
@@ -679,13 +698,7 @@ impl World {
                 Direction::Probe | Direction::Compensation(_) | Direction::Child(_) => {}
             }
         }
-        if !self.scene.fenced {
-            // Nobody hears of them any more; that is promised by nobody.
-            self.services
-                .iter_mut()
-                .for_each(|service| service.hanging.clear());
-        }
-        self.listening.clear();
+        self.stop_listening();
         self.excused = self.late_at.is_some_and(|at| kept <= at);
         if kept == 0 {
             self.forgotten = true;

@@ -87,6 +87,7 @@ const IMPURE: &[&str] = &[
     "libc",
     "memchr",
     "mio",
+    "mimalloc",
     "opentelemetry_proto",
     "prometheus_client",
     "prost",

@@ -193,9 +193,13 @@ impl Saga {
                 lane.last = None;
                 lane.flight = Some(Box::new(flight));
             }
-            if direction == Direction::Transaction {
-                run.probed = false;
-                run.probe.start_anew();
+            match direction {
+                Direction::Transaction => {
+                    run.probed = false;
+                    run.probe.start_anew();
+                }
+                Direction::Compensation(_) | Direction::Child(_) => run.again = false,
+                Direction::Probe => {}
             }
         });
     }
@@ -448,6 +452,7 @@ impl Run {
         let open = self.is_open();
         let stuck = self.stuck.take().is_some();
         if undoing {
+            self.again = stuck;
             for undo in self
                 .undos_mut()
                 .filter(|undo| !undo.done && undo.lane.flight.is_none())

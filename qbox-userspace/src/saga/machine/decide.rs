@@ -405,7 +405,8 @@ impl Saga {
             let Some((direction, undo)) = run.next_undo(step).filter(|_| !run.by_hand) else {
                 return Some(Event::Undone { step: id, at });
             };
-            let waits = (full || blocked.get(id.index()).copied().unwrap_or(false)) && !run.undo_begun();
+            let waits = (full || blocked.get(id.index()).copied().unwrap_or(false))
+                && (run.again || !run.undo_begun());
             if waits || !undo.lane.is_idle() {
                 return None;
             }

@@ -97,6 +97,7 @@ fn put_run(run: &Run, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHash
         undone,
         by_hand,
         stuck,
+        again,
         unheard,
         // Not in the records. The world of the walk knows it too, and counts it.
         listening: _,
@@ -121,7 +122,7 @@ fn put_run(run: &Run, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHash
         put_lane(&undo.lane, times, hash);
         undo.done.hash(hash);
     }
-    (round, undone, by_hand, stuck.is_some(), unheard).hash(hash);
+    (round, undone, by_hand, stuck.is_some(), again, unheard).hash(hash);
 }
 
 fn put_lane(lane: &Lane, times: &mut Vec<Option<Timestamp>>, hash: &mut DefaultHasher) {

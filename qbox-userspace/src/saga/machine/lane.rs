@@ -127,6 +127,8 @@ pub(super) struct Run {
     pub(super) by_hand: bool,
     /// It can't be finished without an operator, and why.
     pub(super) stuck: Option<String>,
+    /// It was stuck, and an operator has its undoing tried again: it waits for its turn once more.
+    pub(super) again: bool,
     /// Attempts of the transaction whose answer never came: it may still come.
     pub(super) unheard: Vec<u32>,
     /// Those of them whose exchange somebody still listens to. Not in the records: a restart ends them.

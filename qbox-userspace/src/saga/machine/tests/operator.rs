@@ -38,6 +38,26 @@ fn retry_sends_what_is_stuck_again() {
 }
 
 #[test]
+fn what_is_tried_again_waits_for_its_turn_again() {
+    let mut steps = vec![step("hotel", &[]), step("flight", &[0]), step("car", &[1])];
+    for step in &mut steps {
+        step.compensations[0].retry.attempts = Some(1);
+    }
+    let mut world = World::new(plan(steps), trigger());
+    world.answer(0, T, answer(200, ""));
+    world.answer(1, T, answer(200, ""));
+    world.answer(2, T, answer(404, ""));
+    assert_eq!(world.run(|_| answer(500, "")), SagaState::Stuck);
+    assert_eq!(world.trace(), "hotel flight car flight!0 hotel!0");
+    world.operator(OperatorAction::Retry(None));
+    assert_eq!(world.names(), ["flight!0#2"], "hotel came before it");
+    world.answer(1, C, answer(200, ""));
+    assert_eq!(world.names(), ["hotel!0#2"]);
+    world.check_replay();
+    assert_eq!(world.run(|_| answer(200, "")), SagaState::Compensated);
+}
+
+#[test]
 fn retry_does_not_wait_for_the_backoff() {
     let mut world = World::new(plan(vec![step("hotel", &[])]), trigger());
     world.answer(0, T, AttemptEnd::TimedOut);

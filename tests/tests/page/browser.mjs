@@ -32,7 +32,18 @@ const verbs = {
     page.on("console", (message) => { if (["error", "warning"].includes(message.type())) said.push(`${message.type()}: ${message.text()}`); });
     page.on("pageerror", (error) => said.push(`thrown: ${error.message}`));
     page.on("dialog", (dialog) => { said.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
-    await page.goto(url);
+    let failed = [];
+    page.on("requestfailed", (request) => failed.push(request.failure()?.errorText ?? ""));
+    for (let left = 5; ; left--) {
+      failed = [];
+      said = [];
+      const gone = await page.goto(url).then(() => null, (error) => error);
+      // Its namespace is new: while the interfaces there come up, the browser drops what it was loading, and doesn't ask again.
+      const changed = [...failed, gone?.message ?? ""].some((text) => text.includes("ERR_NETWORK_CHANGED"));
+      if (changed && left) { console.error(`${url} is loaded again: the network has changed`); continue; }
+      if (gone) throw gone;
+      return;
+    }
   },
   /** Waits until that text is seen in what the selector names. */
   async see(selector, text) { await page.locator(selector).filter({ hasText: text }).first().waitFor({ state: "visible" }); },

@@ -76,8 +76,12 @@ impl Browser {
             let seen = self
                 .ask(&json!(["evaluate", "document.body.innerText"]))
                 .unwrap_or_default();
+            let console = self.ask(&json!(["console"])).unwrap_or_default();
             drop(self.ask(&json!(["shot", "failed"])));
-            bail!("{error}\nthe page says:\n{}", seen.as_str().unwrap_or_default());
+            bail!(
+                "{error}\nthe page says:\n{}\nits console: {console}",
+                seen.as_str().unwrap_or_default()
+            );
         }
         Ok(answer["ok"].take())
     }

@@ -219,16 +219,16 @@ fn a_pod_that_is_no_longer_captured_is_found_out() -> Result<()> {
     let link = link.context("no link for connect4")?["id"].to_string();
     bpftool(&["link", "detach", "id", &link])?;
     let within = Duration::from_secs(30);
-    let amiss = wait_for("a pod to be reported", within, || {
+    // One after the other is looked at.
+    wait_for("the client's pod to be reported", within, || {
         let ready = world.qbox.admin().get("/readyz")?;
-        Ok((ready.status == 503).then_some(ready.body))
+        let said = "the pod client is no longer captured: qbox's connect4 no longer run";
+        Ok((ready.status == 503 && ready.body.contains(said)).then_some(()))
     })?;
-    ensure!(
-        amiss.contains("the pod client is no longer captured: qbox's connect4 no longer run"),
-        "{amiss}"
-    );
-    let pods = world.qbox.admin().json("/api/v1/pods")?;
-    assert_eq!(pods["pods"], Value::Array(Vec::new()), "{pods}");
+    wait_for("all pods to be reported", within, || {
+        let pods = world.qbox.admin().json("/api/v1/pods")?;
+        Ok((pods["pods"] == Value::Array(Vec::new())).then_some(()))
+    })?;
     let metrics = world.qbox.admin().get("/metrics")?.body;
     ensure!(metrics.contains("qbox_pods{captured=\"true\"} 0"), "{metrics}");
     ensure!(world.qbox.log().contains("a pod is no longer captured"));

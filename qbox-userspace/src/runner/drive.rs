@@ -56,7 +56,6 @@ pub(super) enum Pause {
 
 /// What the journal doesn't hold of a saga that is put down.
 pub(super) struct Kept {
-    active: Active,
     pod: Option<Via>,
     next: u64,
     position: Position,
@@ -75,7 +74,7 @@ impl Kept {
 }
 
 pub(super) struct Drive<'a> {
-    active: Active,
+    active: &'a mut Active,
     shared: &'a Shared,
     entry: &'a Entry,
     saga: Saga,
@@ -131,7 +130,7 @@ impl Drop for InHand<'_> {
 
 impl<'a> Drive<'a> {
     pub(super) fn begin(
-        active: Active,
+        active: &'a mut Active,
         shared: &'a Shared,
         entry: &'a Entry,
         plan_hash: PlanHash,
@@ -178,7 +177,7 @@ impl<'a> Drive<'a> {
 
     /// Goes on where the journal, of that many events, ends. The saga is told why, and decides what follows as it always does.
     pub(super) fn take_up(
-        active: Active,
+        active: &'a mut Active,
         shared: &'a Shared,
         entry: &'a Entry,
         (saga, events): (Saga, u64),
@@ -237,6 +236,7 @@ impl<'a> Drive<'a> {
 
     /// Goes on where it was put down: nothing has happened since, so nothing is decided. (`reply` is for callers that have none.)
     pub(super) fn pick_up(
+        active: &'a mut Active,
         shared: &'a Shared,
         entry: &'a Entry,
         mut saga: Saga,
@@ -248,7 +248,7 @@ impl<'a> Drive<'a> {
             saga.reply_given();
         }
         Self {
-            active: kept.active,
+            active,
             shared,
             entry,
             pod: kept.pod,
@@ -277,7 +277,6 @@ impl<'a> Drive<'a> {
     /// Of a saga that [`Drive::run`] has said nothing is to be done for.
     pub(super) fn put_down(self) -> Kept {
         Kept {
-            active: self.active,
             pod: self.pod,
             next: self.next,
             position: self.position,
@@ -716,8 +715,8 @@ mod tests {
         let (Admitted::New(entry), _) = admitted else {
             panic!("no key: a new saga");
         };
-        let active = Active::enter(shared);
-        let mut drive = Drive::begin(active, shared, &entry, hash, trigger, Via::Node).unwrap();
+        let mut active = Active::enter(shared);
+        let mut drive = Drive::begin(&mut active, shared, &entry, hash, trigger, Via::Node).unwrap();
         // Its request fails, and nothing of it is sent: it waits to be turned back, but is paused.
         let pause = Operator {
             action: OperatorAction::Pause,

@@ -45,15 +45,17 @@ pub(super) enum Origin {
 
 /// What is a saga's until its end: the next one would meet what a stuck one has left behind.
 struct Own {
-    guard: Guard,
-    permit: Option<OwnedSemaphorePermit>,
+    active: Active,
     lock: Option<Ticket>,
+    _permit: Option<OwnedSemaphorePermit>,
+    /// The last to go: its task is counted as long as there is anything of it.
+    guard: Guard,
 }
 
 /// What a saga at rest waits for; and an operator's decision, or a caller, always.
 enum Rest {
     /// Found by a start.
-    Turn(Active, Arc<Semaphore>),
+    Turn(Arc<Semaphore>),
     /// Put down, until the moment at which something is due.
     Kept(Kept, Option<Timestamp>),
 }
@@ -71,11 +73,16 @@ pub(super) fn spawn(
         entry.inbox.open();
     }
     let guard = Guard::new(&active.shared, entry);
-    let own = Own { guard, permit, lock };
+    let own = Own {
+        active,
+        lock,
+        _permit: permit,
+        guard,
+    };
     // The task's memory is its future: what it begins with is not a part of it for as long as it lives.
     let origin = Box::new(origin);
     start(&Arc::clone(&own.guard.shared), async move {
-        if let Some((own, rest)) = Box::pin(work(own, Some(active), origin)).await {
+        if let Some((own, rest)) = Box::pin(work(own, origin)).await {
             alternate(own, rest).await;
         }
     });
@@ -91,11 +98,13 @@ pub(super) fn spawn_later(
 ) {
     entry.inbox.open();
     let guard = Guard::new(&active.shared, entry);
-    let own = Own { guard, permit, lock };
-    start(
-        &Arc::clone(&own.guard.shared),
-        alternate(own, Rest::Turn(active, turns)),
-    );
+    let own = Own {
+        active,
+        lock,
+        _permit: permit,
+        guard,
+    };
+    start(&Arc::clone(&own.guard.shared), alternate(own, Rest::Turn(turns)));
 }
 
 /// Until it has ended, or its process is to.
@@ -115,14 +124,11 @@ fn start(shared: &Shared, life: impl Future<Output = ()> + Send + 'static) {
 /// At rest, in hand, at rest. What either needs is in memory for no longer than it lasts.
 async fn alternate(mut own: Own, mut rest: Rest) {
     loop {
-        let (active, turn, kept) = match rest {
-            Rest::Turn(active, turns) => {
-                let (active, turn) = Box::pin(wait_for_turn(&mut own, active, turns)).await;
-                (Some(active), turn, None)
-            }
+        let (turn, kept) = match rest {
+            Rest::Turn(turns) => (Box::pin(wait_for_turn(&mut own, turns)).await, None),
             Rest::Kept(kept, until) => {
-                let kept = Box::pin(wait_at_rest(&own, kept, until)).await;
-                (None, None, Some(kept))
+                Box::pin(wait_at_rest(&own, until)).await;
+                (None, Some(kept))
             }
         };
         let again = match read_again(&own.guard.shared, &own.guard.entry) {
@@ -144,20 +150,16 @@ async fn alternate(mut own: Own, mut rest: Rest) {
                     .halt("its history is not the one that it was put down with");
             }
         });
-        match Box::pin(work(own, active, origin)).await {
+        match Box::pin(work(own, origin)).await {
             Some(next) => (own, rest) = next,
             None => return,
         }
     }
 }
 
-async fn wait_for_turn(
-    own: &mut Own,
-    mut active: Active,
-    turns: Arc<Semaphore>,
-) -> (Active, Option<OwnedSemaphorePermit>) {
+async fn wait_for_turn(own: &mut Own, turns: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     // A drain doesn't wait: all that it has done is in the journal.
-    active.count_as(As::Paused);
+    own.active.count_as(As::Paused);
     let lock = wait_for(own.lock.take(), Duration::MAX).await.unwrap_or(None);
     own.lock = lock.map(Ticket::Now);
     let inbox = &own.guard.entry.inbox;
@@ -166,19 +168,19 @@ async fn wait_for_turn(
         // An operator decides, or a caller waits for it.
         () = inbox.stirred() => None,
     };
-    active.count_as(As::Active);
+    own.active.count_as(As::Active);
     if turn.is_some() && own.guard.shared.draining.load(Ordering::SeqCst) {
         // The next start's.
         drop(turn);
-        active.count_as(As::Paused);
+        own.active.count_as(As::Paused);
         inbox.stirred().await;
-        active.count_as(As::Active);
-        return (active, None);
+        own.active.count_as(As::Active);
+        return None;
     }
-    (active, turn)
+    turn
 }
 
-async fn wait_at_rest(own: &Own, kept: Kept, until: Option<Timestamp>) -> Kept {
+async fn wait_at_rest(own: &Own, until: Option<Timestamp>) {
     let clock = own.guard.shared.clock;
     let due = async {
         match until {
@@ -190,22 +192,20 @@ async fn wait_at_rest(own: &Own, kept: Kept, until: Option<Timestamp>) -> Kept {
         () = due => {}
         () = own.guard.entry.inbox.stirred() => {}
     }
-    kept
 }
 
 /// In hand: to its end, or until there is nothing to do for long.
-async fn work(own: Own, active: Option<Active>, origin: Box<Origin>) -> Option<(Own, Rest)> {
+async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
     // Moved out where it stands, the box would be freed only with its task.
     let origin = *std::convert::identity(origin);
-    let Own { guard, permit, lock } = own;
-    let (shared, entry) = (&guard.shared, &guard.entry);
-    let active = active.unwrap_or_else(|| Active::enter(shared));
+    let (guard, active) = (&own.guard, &mut own.active);
+    let (shared, entry, lock) = (&guard.shared, &guard.entry, own.lock.take());
     let (mut drive, lock) = match origin {
         Origin::Trigger {
             plan_hash,
             trigger,
             pod,
-        } => match begin(&guard, active, plan_hash, trigger, pod, lock).await {
+        } => match begin(guard, active, plan_hash, trigger, pod, lock).await {
             Ok(begun) => begun,
             Err(refused) => {
                 guard.never_began(refused);
@@ -240,7 +240,7 @@ async fn work(own: Own, active: Option<Active>, origin: Box<Origin>) -> Option<(
         }
         Origin::Kept { saga, reply, kept } => {
             let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
-            (Drive::pick_up(shared, entry, *saga, reply, kept), lock)
+            (Drive::pick_up(active, shared, entry, *saga, reply, kept), lock)
         }
     };
     match drive.run().await {
@@ -253,8 +253,8 @@ async fn work(own: Own, active: Option<Active>, origin: Box<Origin>) -> Option<(
         }
         Ok(Pause::Until(until)) => {
             let kept = drive.put_down();
-            let lock = lock.map(Ticket::Now);
-            Some((Own { guard, permit, lock }, Rest::Kept(kept, until)))
+            own.lock = lock.map(Ticket::Now);
+            Some((own, Rest::Kept(kept, until)))
         }
         Err(error) => {
             guard.halt(&error.to_string());
@@ -266,7 +266,7 @@ async fn work(own: Own, active: Option<Active>, origin: Box<Origin>) -> Option<(
 /// A trigger's saga: once it has the lock, and the saga that it is nested in knows of it.
 async fn begin<'a>(
     guard: &'a Guard,
-    active: Active,
+    active: &'a mut Active,
     plan_hash: PlanHash,
     trigger: Trigger,
     pod: Via,

@@ -3,14 +3,12 @@
 
 use crate::runner::{Child, Detail, Happening, Line, Replied, Sent, Summary, What};
 use crate::saga::{
-    AttemptEnd, Class, Direction, Event, Headers, Kind, OperatorAction, Plan, SagaId, Step, StepId, Timestamp,
+    AttemptEnd, Class, Direction, Event, Headers, Kind, OperatorAction, Plan, SagaId, Step, StepId,
+    Timestamp, excerpt,
 };
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::HashMap;
-
-/// Bytes of a failed answer's body that are shown.
-const EXCERPT: usize = 512;
 
 /// One saga with its history.
 #[derive(Debug, Clone, Serialize)]
@@ -287,12 +285,7 @@ impl EventView {
 
     /// Of one attempt.
     fn attempt(plan: &Plan, step: StepId, direction: Direction, attempt: u32) -> Self {
-        let (word, compensation) = match direction {
-            Direction::Transaction => ("transaction", None),
-            Direction::Probe => ("probe", None),
-            Direction::Compensation(n) => ("compensation", Some(u32::from(n) + 1)),
-            Direction::Child(_) => ("child", None),
-        };
+        let (word, compensation) = direction.told();
         Self {
             step: plan.steps.get(step.index()).map(|s| s.name.clone()),
             direction: Some(word),
@@ -451,7 +444,7 @@ impl EventView {
         if let AttemptEnd::Answered(response) = end {
             self.status = Some(response.status);
             if class != Class::Applied {
-                self.excerpt(&response.body);
+                (self.body, self.body_bytes) = excerpt(&response.body);
             }
         }
         self
@@ -464,29 +457,20 @@ impl EventView {
             ..
         } = event
         {
-            self.fields(&response.headers);
-            self.excerpt(&response.body);
+            self.carries(&response.headers, &response.body);
         }
+    }
+
+    fn carries(&mut self, headers: &Headers, body: &Bytes) {
+        self.headers = headers.texts();
+        (self.body, self.body_bytes) = excerpt(body);
     }
 
     fn carrying(mut self, message: Option<(&Headers, &Bytes)>) -> Self {
         if let Some((headers, body)) = message {
-            self.fields(headers);
-            self.excerpt(body);
+            self.carries(headers, body);
         }
         self
-    }
-
-    fn fields(&mut self, headers: &Headers) {
-        let text =
-            |(name, value): &(String, Bytes)| (name.clone(), String::from_utf8_lossy(value).into_owned());
-        self.headers = headers.0.iter().map(text).collect();
-    }
-
-    fn excerpt(&mut self, body: &Bytes) {
-        let shown = body.get(..EXCERPT).unwrap_or(body);
-        self.body = (!body.is_empty()).then(|| String::from_utf8_lossy(shown).into_owned());
-        self.body_bytes = (shown.len() < body.len()).then_some(body.len());
     }
 }
 

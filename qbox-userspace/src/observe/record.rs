@@ -2,15 +2,12 @@
 
 use crate::plan;
 use crate::saga::{
-    AttemptEnd, Direction, Headers, Plan, PlanHash, Request, SagaId, Secrets, StepId, Timestamp,
+    AttemptEnd, EXCERPT, Plan, PlanHash, Request, SagaId, Secrets, StepId, Timestamp, excerpt,
 };
-use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Bytes of a body that are kept, as of a saga's history that is shown.
-const EXCERPT: usize = 512;
 /// About how many bytes of one saga's requests are kept.
 const LONGEST: usize = 256 << 10;
 /// What a record takes beside its texts.
@@ -181,12 +178,7 @@ impl Rehearsed {
         let mut bytes = 0;
         for one in &run.sent {
             let request = secrets.shown_request(&one.request);
-            let (direction, compensation) = match one.direction {
-                Direction::Transaction => ("transaction", None),
-                Direction::Probe => ("probe", None),
-                Direction::Compensation(number) => ("compensation", Some(u32::from(number) + 1)),
-                Direction::Child(_) => ("child", None),
-            };
+            let (direction, compensation) = one.direction.told();
             let (body, body_bytes) = excerpt(&request.body);
             let would = WouldSend {
                 wave: one.wave,
@@ -197,7 +189,7 @@ impl Rehearsed {
                 forward: one.forward,
                 method: request.method,
                 url: request.url,
-                headers: texts(&request.headers),
+                headers: request.headers.texts(),
                 body,
                 body_bytes,
                 assumed: match &one.end {
@@ -253,18 +245,6 @@ impl WouldSend {
 fn lengths(headers: &[(String, String)]) -> usize {
     let fields = headers.iter().map(|(name, value)| 64 + name.len() + value.len());
     fields.sum()
-}
-
-fn texts(headers: &Headers) -> Vec<(String, String)> {
-    let text = |(name, value): &(String, Bytes)| (name.clone(), String::from_utf8_lossy(value).into_owned());
-    headers.0.iter().map(text).collect()
-}
-
-/// How a body begins, and its length where that is not all of it.
-fn excerpt(body: &Bytes) -> (Option<String>, Option<usize>) {
-    let shown = body.get(..EXCERPT).unwrap_or(body);
-    let text = (!body.is_empty()).then(|| String::from_utf8_lossy(shown).into_owned());
-    (text, (shown.len() < body.len()).then_some(body.len()))
 }
 
 /// A record that is still being filled.
@@ -340,7 +320,7 @@ impl Entry {
 
     /// Says by how many bytes it has grown.
     pub(super) fn fill(&self, trigger: &Request, rehearsal: Option<Rehearsed>, why: Option<String>) -> usize {
-        let headers = texts(&trigger.headers);
+        let headers = trigger.headers.texts();
         let (body, body_bytes) = excerpt(&trigger.body);
         let bytes = lengths(&headers) + EXCERPT + rehearsal.as_ref().map_or(0, Rehearsed::bytes);
         self.look(|filled| {

@@ -34,6 +34,7 @@ mod reply;
 mod retry;
 mod sample;
 mod secrets;
+mod shown;
 mod trace;
 mod values;
 
@@ -54,4 +55,5 @@ pub use plan::{
 pub use reply::Reply;
 pub use sample::sample_trigger;
 pub use secrets::{Apart, MARK, Needs, Secrets, whole};
+pub use shown::{EXCERPT, excerpt};
 pub use trace::Trace;

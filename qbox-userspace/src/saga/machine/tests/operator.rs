@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::saga::{
-    AttemptEnd, Command, Direction, Kind, OperatorAction, RetryOn, SagaState, StepId, StepState, Timer,
+    AttemptEnd, Command, Direction, Kind, OperatorAction, RetryOn, SagaState, Step, StepId, StepState, Timer,
     UndoState,
 };
 use std::time::Duration;
@@ -10,8 +10,8 @@ use std::time::Duration;
 const T: Direction = Direction::Transaction;
 const C: Direction = Direction::Compensation(0);
 
-fn stuck() -> World {
-    let mut steps = vec![step("hotel", &[]), step("flight", &[]), step("car", &[0, 1])];
+/// hotel, flight and a car that is refused; neither of the others can be undone.
+fn stuck_with(mut steps: Vec<Step>) -> World {
     for step in &mut steps {
         step.compensations[0].retry.attempts = Some(1);
     }
@@ -20,6 +20,15 @@ fn stuck() -> World {
     world.answer(1, T, answer(200, ""));
     world.answer(2, T, answer(404, ""));
     assert_eq!(world.run(|_| answer(500, "")), SagaState::Stuck);
+    world
+}
+
+fn stuck() -> World {
+    let world = stuck_with(vec![
+        step("hotel", &[]),
+        step("flight", &[]),
+        step("car", &[0, 1]),
+    ]);
     assert_eq!(world.trace(), "hotel flight car hotel!0 flight!0");
     world
 }
@@ -39,15 +48,7 @@ fn retry_sends_what_is_stuck_again() {
 
 #[test]
 fn what_is_tried_again_waits_for_its_turn_again() {
-    let mut steps = vec![step("hotel", &[]), step("flight", &[0]), step("car", &[1])];
-    for step in &mut steps {
-        step.compensations[0].retry.attempts = Some(1);
-    }
-    let mut world = World::new(plan(steps), trigger());
-    world.answer(0, T, answer(200, ""));
-    world.answer(1, T, answer(200, ""));
-    world.answer(2, T, answer(404, ""));
-    assert_eq!(world.run(|_| answer(500, "")), SagaState::Stuck);
+    let mut world = stuck_with(vec![step("hotel", &[]), step("flight", &[0]), step("car", &[1])]);
     assert_eq!(world.trace(), "hotel flight car flight!0 hotel!0");
     world.operator(OperatorAction::Retry(None));
     assert_eq!(world.names(), ["flight!0#2"], "hotel came before it");

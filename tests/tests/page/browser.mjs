@@ -40,7 +40,12 @@ const verbs = {
       const gone = await page.goto(url).then(() => null, (error) => error);
       // Its namespace is new: while the interfaces there come up, the browser drops what it was loading, and doesn't ask again.
       const changed = [...failed, gone?.message ?? ""].some((text) => text.includes("ERR_NETWORK_CHANGED"));
-      if (changed && left) { console.error(`${url} is loaded again: the network has changed`); continue; }
+      if (changed && left) {
+        console.error(`${url} is loaded again: the network has changed`);
+        // To the page that it shows already, with a fragment, a browser would only scroll.
+        await page.goto("about:blank");
+        continue;
+      }
       if (gone) throw gone;
       return;
     }

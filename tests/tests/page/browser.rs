@@ -1,7 +1,7 @@
 //! A headless Chromium on the node, driven through `browser.mjs`.
 
 use anyhow::{Context, Result, bail, ensure};
-use qbox_tests::{Node, workspace};
+use qbox_tests::{DEADLINE, Node, wait_for, workspace};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use std::env;
@@ -41,6 +41,22 @@ fn tools() -> PathBuf {
     }
 }
 
+/// Waits until the addresses of the node's new interfaces are there to stay: each change makes a browser drop what it loads.
+fn settled(node: &Node) -> Result<()> {
+    /// `IFA_F_TENTATIVE` of `linux/if_addr.h`: not yet known to be nobody else's (RFC 4862, 5.4).
+    const TENTATIVE: u8 = 0x40;
+    wait_for("the node's addresses", DEADLINE, || {
+        let addresses = node
+            .namespace()
+            .run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/if_inet6")?))?;
+        let tentative = addresses.lines().any(|line| {
+            let flags = line.split_ascii_whitespace().nth(4);
+            flags.is_none_or(|flags| u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE != 0))
+        });
+        Ok((!tentative).then_some(()))
+    })
+}
+
 impl Browser {
     /// Starts one that reaches what the node's own programs reach.
     pub(crate) fn start(node: &Node) -> Result<Self> {
@@ -52,6 +68,7 @@ impl Browser {
         );
         let pictures = pictures();
         std::fs::create_dir_all(&pictures)?;
+        settled(node)?;
         let mut command = node.command("setpriv");
         command.args(["--pdeathsig", "TERM", "--", "node"]);
         command.arg(workspace().join("tests/tests/page/browser.mjs"));

@@ -15,6 +15,8 @@ pub(crate) enum What {
     Durability,
     /// Finding a request's saga among 10 and among 1,000, and loading so many; status 0 only below three times.
     Matching,
+    /// What 1 MiB of the worst input costs each parser and the matcher; status 0 only below 100 ms.
+    Inputs,
     /// A start on a journal of 100,000 sagas that have ended and 10,000 that are open.
     Recovery,
     /// Sagas in pods beside a stateless hop, as the tables of docs/performance.md.
@@ -43,6 +45,7 @@ pub(crate) fn run(what: What, words: &[String]) -> Result<()> {
         What::Journal => bench.args(["--package=qbox-tests", "--features=engines", "--bench=journal"]),
         What::Durability => of_the_binary(&mut bench, "--bench=durability")?,
         What::Matching => bench.args(["--package=qbox-userspace", "--bench=matching"]),
+        What::Inputs => bench.args(["--package=qbox-userspace", "--bench=inputs"]),
         What::Recovery => of_the_binary(&mut bench, "--bench=recovery")?,
         What::Sagas => return in_pods("sagas", words),
         What::Telemetry => return in_pods("telemetry", &[]),

@@ -118,6 +118,30 @@ fn a_file_that_is_too_large() {
     assert_eq!(codes(&check_paths(&[path])), [Code::TooLarge]);
 }
 
+/// What is long in itself, within the bytes that a file may have.
+#[test]
+fn a_file_whose_lines_or_urls_are_too_many_or_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.toml");
+    let saga = SAGA.replace("NAME", "a");
+    let found = |text: String| {
+        fs::write(&path, text).unwrap();
+        check_paths(std::slice::from_ref(&path))
+    };
+    let lines = |count: usize| format!("{saga}{}", "\n".repeat(count - saga.matches('\n').count()));
+    assert_eq!(codes(&found(lines(50_000))), []);
+    assert_eq!(codes(&found(lines(50_001))), [Code::TooLarge]);
+    let url = |bytes: usize| saga.replace("http://b/", &format!("http://b/{:x>1$}", "", bytes - 9));
+    assert_eq!(codes(&found(url(8192))), []);
+    assert_eq!(codes(&found(url(8193))), [Code::Url]);
+    // Named where it is, and not drawn: nobody reads such a line.
+    let wrong = format!("{saga}body = \"{}${{nothing}}\"\n", "x".repeat(100_000));
+    let shown = found(wrong).render(false);
+    let line = saga.matches('\n').count() + 1;
+    assert!(shown.contains(&format!("a.toml:{line}:")), "{shown}");
+    assert!(shown.len() < 1000, "{shown}");
+}
+
 #[test]
 fn a_folder_of_sagas_is_read_whole_and_its_own_folders_are_not() {
     let folder = tempfile::tempdir().unwrap();

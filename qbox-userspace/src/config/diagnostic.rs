@@ -226,46 +226,62 @@ impl Diagnostic {
         let title = level
             .primary_title(normalize_untrusted_str(&self.message))
             .id(self.code.to_string());
+        let places = || {
+            let own = self.related.iter().filter(|related| related.file == self.file);
+            own.map(|related| &related.span).chain(&self.span)
+        };
+        let window = Window::of(&self.file, places());
         let mut group = match &self.span {
+            Some(_) if window.lines.len() > LARGEST_PICTURE => title.elements(self.in_words()),
             Some(span) => {
-                let mut here = AnnotationKind::Primary.span(inside(&self.file.text, span));
+                let (own, others): (Vec<_>, Vec<_>) = self.related.iter().partition(|r| r.file == self.file);
+                let mut here = AnnotationKind::Primary.span(window.inside(span));
                 if !self.label.is_empty() {
                     here = here.label(normalize_untrusted_str(&self.label));
                 }
-                let mut snippet = Snippet::source(self.file.text.as_str())
-                    .path(self.file.name.as_str())
-                    .annotation(here);
-                for related in self.related.iter().filter(|r| r.file == self.file) {
-                    snippet = snippet.annotation(context(related));
+                let mut snippet = window.snippet().annotation(here);
+                for related in own {
+                    snippet = snippet.annotation(window.context(related));
                 }
                 let mut group = title.element(snippet);
-                for related in self.related.iter().filter(|r| r.file != self.file) {
-                    group = group.element(
-                        Snippet::source(related.file.text.as_str())
-                            .path(related.file.name.as_str())
-                            .annotation(context(related)),
-                    );
+                for related in others {
+                    let window = Window::of(&related.file, [&related.span]);
+                    group = group.element(window.snippet().annotation(window.context(related)));
                 }
                 group
             }
             None => title.element(annotate_snippets::Origin::path(self.file.name.as_str())),
         };
-        if !self.help.is_empty() && self.suggestion.is_none() {
+        if !self.help.is_empty() && (self.suggestion.is_none() || window.lines.len() > LARGEST_PICTURE) {
             group = group.element(Level::HELP.message(normalize_untrusted_str(&self.help)));
         }
         let mut groups = vec![group];
-        if let (Some(text), Some(span)) = (&self.suggestion, &self.span) {
+        if let (Some(text), Some(span)) = (&self.suggestion, &self.span)
+            && window.lines.len() <= LARGEST_PICTURE
+        {
             let title = Level::HELP.secondary_title(normalize_untrusted_str(&self.help));
-            let patch = Patch::new(inside(&self.file.text, span), text.as_str());
-            groups.push(
-                Group::with_title(title).element(
-                    Snippet::source(self.file.text.as_str())
-                        .path(self.file.name.as_str())
-                        .patch(patch),
-                ),
-            );
+            let window = Window::of(&self.file, [span]);
+            let patch = Patch::new(window.inside(span), text.as_str());
+            groups.push(Group::with_title(title).element(window.snippet().patch(patch)));
         }
         renderer.render(&groups)
+    }
+
+    /// The places, where a picture of them would be of a line that nobody reads.
+    fn in_words(&self) -> Vec<annotate_snippets::Element<'_>> {
+        let (line, column) = self.line_column().unwrap_or((1, 1));
+        let origin = annotate_snippets::Origin::path(self.file.name.as_str());
+        let mut words = vec![origin.line(line).char_column(column).into()];
+        if !self.label.is_empty() {
+            words.push(Level::NOTE.message(normalize_untrusted_str(&self.label)).into());
+        }
+        for related in &self.related {
+            let (line, column) = related.file.line_column(related.span.start);
+            let label = normalize_untrusted_str(&related.label);
+            let text = format!("{}:{line}:{column}: {label}", related.file.name);
+            words.push(Level::NOTE.message(text).into());
+        }
+        words
     }
 
     /// For machines: `code`, `severity`, `file`, `line`, `column`, `message`, `label`, `help`, `suggestion`.
@@ -288,16 +304,62 @@ impl Diagnostic {
     }
 }
 
+/// A picture is of so many bytes of a file at most.
+const LARGEST_PICTURE: usize = 64 << 10;
+
+/// The lines of a file that a picture is of: the renderer goes through all that it is given, for each finding anew.
+struct Window<'a> {
+    file: &'a SourceFile,
+    /// Whole lines.
+    lines: Range<usize>,
+}
+
+impl<'a> Window<'a> {
+    /// From the first line of all these places to the last.
+    fn of<'s>(file: &'a SourceFile, spans: impl IntoIterator<Item = &'s Range<usize>>) -> Self {
+        let text = file.text.as_str();
+        let mut places = spans.into_iter().map(|span| inside(text, span));
+        let first = places.next().unwrap_or(0..0);
+        let all = places.fold(first, |all, next| {
+            all.start.min(next.start)..all.end.max(next.end)
+        });
+        let before = text.get(..all.start).unwrap_or_default();
+        let after = text.get(all.end..).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        let end = after.find('\n').map_or(text.len(), |at| all.end + at + 1);
+        Self {
+            file,
+            lines: start..end,
+        }
+    }
+
+    /// That place, counted from the window's beginning.
+    fn inside(&self, span: &Range<usize>) -> Range<usize> {
+        let place = inside(&self.file.text, span);
+        let from = self.lines.start;
+        place.start.saturating_sub(from)..place.end.saturating_sub(from)
+    }
+
+    fn snippet<T: Clone>(&self) -> Snippet<'a, T> {
+        let text = self.file.text.as_str();
+        let before = text.get(..self.lines.start).unwrap_or_default();
+        let above = before.bytes().filter(|byte| *byte == b'\n').count();
+        Snippet::source(text.get(self.lines.clone()).unwrap_or_default())
+            .path(self.file.name.as_str())
+            .line_start(above + 1)
+    }
+
+    fn context<'r>(&self, related: &'r Related) -> annotate_snippets::Annotation<'r> {
+        AnnotationKind::Context
+            .span(self.inside(&related.span))
+            .label(normalize_untrusted_str(&related.label))
+    }
+}
+
 /// A span that the renderer takes: within the text, on character boundaries.
 fn inside(text: &str, span: &Range<usize>) -> Range<usize> {
     let start = floor(text, span.start);
     start..floor(text, span.end).max(start)
-}
-
-fn context(related: &Related) -> annotate_snippets::Annotation<'_> {
-    AnnotationKind::Context
-        .span(inside(&related.file.text, &related.span))
-        .label(normalize_untrusted_str(&related.label))
 }
 
 /// All that was found in one go.

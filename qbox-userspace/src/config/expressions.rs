@@ -117,6 +117,9 @@ impl<'a> Context<'a> {
     /// Checks every expression that was read. `graph` is `None` when the order itself is wrong.
     pub(super) fn check(&self, graph: Option<&Graph>, steps: &[StepFacts]) {
         for one in self.uses.borrow().iter() {
+            if self.sink.is_full() {
+                return;
+            }
             match &one.expr.source {
                 Source::Trigger(MessagePart::Path(name)) => self.check_capture(one, name),
                 Source::Request(step, _) => self.check_order(one, *step, graph, steps),

@@ -8,6 +8,7 @@ use super::walk::{Node, Sink, Table, Text};
 use crate::saga::{
     BodyTemplate, FieldPath, JsonTemplate, Place, RequestTemplate, ResponseMatch, StatusSet, Template,
 };
+use std::collections::HashSet;
 use std::ops::Range;
 use toml::de::DeValue;
 
@@ -126,13 +127,14 @@ fn headers(context: &Context<'_>, node: &Node<'_>, place: Place, ours: bool) -> 
         return Vec::new();
     };
     let mut headers: Vec<(String, Template)> = Vec::new();
+    let mut names = HashSet::new();
     for entry in table.entries() {
         let (name, span) = (entry.key, entry.key_span.clone());
         let lower = name.to_ascii_lowercase();
         if !header_name(sink, name, span.clone()) {
             continue;
         }
-        if headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
+        if !names.insert(lower.clone()) {
             header_twice(sink, name, span);
             continue;
         }

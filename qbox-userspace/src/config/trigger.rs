@@ -6,6 +6,7 @@ use super::message;
 use super::url;
 use super::walk::{Node, Table};
 use crate::saga::{Place, Segment, Template, TriggerPattern};
+use std::collections::HashSet;
 
 /// Reads the section and tells the context which captures its path has.
 pub(super) fn trigger(context: &Context<'_>, node: &Node<'_>) -> Option<TriggerPattern> {
@@ -85,11 +86,12 @@ fn pairs(context: &Context<'_>, table: &Table<'_>, key: &'static str) -> Vec<(St
         return Vec::new();
     };
     let mut pairs: Vec<(String, String)> = Vec::new();
+    let mut names = HashSet::new();
     for entry in inner.entries() {
         if key == "headers" && !message::header_name(sink, entry.key, entry.key_span.clone()) {
             continue;
         }
-        if key == "headers" && pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case(entry.key)) {
+        if key == "headers" && !names.insert(entry.key.to_ascii_lowercase()) {
             message::header_twice(sink, entry.key, entry.key_span.clone());
             continue;
         }

@@ -7,6 +7,9 @@ use super::walk::{Sink, Text};
 use crate::saga::{Place, Scheme, Segment, UrlTemplate};
 use std::ops::Range;
 
+/// The longest URL, in bytes: what every server is to take (RFC 9110, 4.1, says 8,000 at least).
+const LONGEST: usize = 8192;
+
 const SHAPE: &str = "write it as http://HOST[:PORT]/PATH";
 
 /// A URL cut into its parts. Ranges are of the text.
@@ -40,6 +43,10 @@ fn cut(sink: &Sink, text: &Text<'_>) -> Option<Cut> {
     };
     let value = text.value;
     let all = 0..value.len();
+    if value.len() > LONGEST {
+        let help = "servers read no longer one: send what is long in the body";
+        return bad(0..0, &format!("a URL is longer than {LONGEST} bytes"), help);
+    }
     let (scheme, start) = match value.split_once("://") {
         Some(("http", _)) => (Scheme::Http, 7),
         Some(("https", _)) => (Scheme::Https, 8),

@@ -15,6 +15,8 @@ use toml::de::{DeTable, DeValue};
 
 /// After so many findings in one file the rest are dropped: the first ones are mended first.
 const MOST_FINDINGS: usize = 100;
+/// The most lines of a file. A saga file has some hundred.
+const MOST_LINES: usize = 50_000;
 
 /// Where findings go.
 pub(super) struct Sink {
@@ -28,6 +30,11 @@ impl Sink {
             file,
             found: RefCell::default(),
         }
+    }
+
+    /// Whether no more findings are kept: what is made only for one needn't be.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.borrow().len() >= MOST_FINDINGS
     }
 
     /// Keeps a finding.
@@ -94,6 +101,9 @@ impl Sink {
         known: &[&str],
         replace: impl Fn(&str) -> String,
     ) {
+        if self.is_full() {
+            return;
+        }
         let mut diagnostic = self.draft(code, span, message);
         match nearest(word, known) {
             Some(meant) => {
@@ -146,6 +156,19 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 
 /// Parses the text, all its syntax errors at once.
 pub(super) fn parse(sink: &Sink) -> Option<Spanned<DeTable<'_>>> {
+    // What the library keeps of each line, or of the error in it, is many times the line.
+    let mut ends = sink
+        .file
+        .text
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| *byte == b'\n');
+    if let Some((end, _)) = ends.nth(MOST_LINES) {
+        let message = format!("`{}` has more than {MOST_LINES} lines", sink.file.name);
+        let help = "one saga a file; take out what is not needed";
+        sink.error(Code::TooLarge, end..end, message, "", help);
+        return None;
+    }
     let (document, errors) = DeTable::parse_recoverable(&sink.file.text);
     // What is not closed swallows the lines below it, each of them another error: the first one is where to look.
     let unclosed = |message: &str| {

@@ -3,6 +3,7 @@
 use super::Findings;
 use super::yaml::{Node, Value};
 use crate::config::Code;
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// A value and its place.
@@ -51,11 +52,26 @@ pub(super) struct Transaction {
     pub(super) undo: Vec<Transaction>,
 }
 
+/// Keys that the original did not look at, each once, in the order in which they stand.
+#[derive(Default)]
+struct Ignored {
+    names: Vec<String>,
+    seen: HashSet<String>,
+}
+
+impl Ignored {
+    fn add(&mut self, name: &str) {
+        if self.seen.insert(name.to_owned()) {
+            self.names.push(name.to_owned());
+        }
+    }
+}
+
 const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"];
 
 /// Reads a document; what is missing or of another kind is reported.
 pub(super) fn configuration(sink: &mut Findings, node: &Node) -> Option<Configuration> {
-    let mut ignored = Vec::new();
+    let mut ignored = Ignored::default();
     let known = [
         "host",
         "matchRequest",
@@ -87,7 +103,7 @@ pub(super) fn configuration(sink: &mut Findings, node: &Node) -> Option<Configur
     let mut reply = |key: &str, sink: &mut Findings| match node.get(key) {
         // In its first version this was a request, which it read and never sent.
         Some(node) if node.get("status-code").is_none() && node.get("url").is_some() => {
-            ignored.push(format!("{key} (a request)"));
+            ignored.add(&format!("{key} (a request)"));
             Some(None)
         }
         Some(node) if !node.is_null() => response(sink, node, key, &mut ignored).map(Some),
@@ -101,16 +117,11 @@ pub(super) fn configuration(sink: &mut Findings, node: &Node) -> Option<Configur
         transactions: transactions?,
         succeeded: succeeded?,
         failed: failed?,
-        ignored,
+        ignored: ignored.names,
     })
 }
 
-fn transaction(
-    sink: &mut Findings,
-    node: &Node,
-    undone: bool,
-    ignored: &mut Vec<String>,
-) -> Option<Transaction> {
+fn transaction(sink: &mut Findings, node: &Node, undone: bool, ignored: &mut Ignored) -> Option<Transaction> {
     let what = if undone {
         "a transaction"
     } else {
@@ -169,7 +180,7 @@ fn request(
     node: &Node,
     what: &str,
     more: &[&str],
-    ignored: &mut Vec<String>,
+    ignored: &mut Ignored,
 ) -> Option<Request> {
     let known: Vec<&str> = ["method", "url", "headers", "body"]
         .iter()
@@ -202,7 +213,7 @@ fn request(
     })
 }
 
-fn response(sink: &mut Findings, node: &Node, what: &str, ignored: &mut Vec<String>) -> Option<Response> {
+fn response(sink: &mut Findings, node: &Node, what: &str, ignored: &mut Ignored) -> Option<Response> {
     // Its own tests have a `url` there.
     map(
         sink,
@@ -266,13 +277,7 @@ fn body(sink: &mut Findings, node: &Node) -> Option<Option<At<String>>> {
 }
 
 /// Whether it is a map; its keys that the original did not look at are remembered.
-fn map(
-    sink: &mut Findings,
-    node: &Node,
-    what: &str,
-    known: &[&str],
-    ignored: &mut Vec<String>,
-) -> Option<()> {
+fn map(sink: &mut Findings, node: &Node, what: &str, known: &[&str], ignored: &mut Ignored) -> Option<()> {
     let Value::Map(pairs) = &node.value else {
         wrong(sink, node, what, "a map");
         return None;
@@ -281,9 +286,8 @@ fn map(
         if let Value::Scalar { text, .. } = &key.value
             && !known.contains(&text.as_str())
             && text != "<<"
-            && !ignored.contains(text)
         {
-            ignored.push(text.clone());
+            ignored.add(text);
         }
     }
     Some(())

@@ -295,6 +295,7 @@ fn aliases_of_aliases_are_bounded() {
         let _ = writeln!(text, "a{n}: &a{n} [{above}x]");
     }
     assert_eq!(read(&text).unwrap_err()[0].0, Code::NotYaml);
+    assert_eq!(read(&"- x\n".repeat(100_001)).unwrap_err()[0].0, Code::TooLarge);
     assert_eq!(read(&"[".repeat(100_000)).unwrap_err()[0].0, Code::NotYaml);
 }
 

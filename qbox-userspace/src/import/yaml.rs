@@ -9,7 +9,9 @@ use std::ops::Range;
 /// A configuration of the original is six deep.
 const DEEPEST: usize = 64;
 /// So many nodes and bytes of text may be kept for aliases and come from them: each may name what names others, and so on.
-const MOST_REPEATED: usize = 4 << 20;
+const MOST_REPEATED: usize = 256 << 10;
+/// So many values, keys and punctuation marks may be in a file; a configuration of the original has some hundred.
+const MOST_EVENTS: usize = 100_000;
 
 /// A value and its place, in bytes of the file.
 #[derive(Clone, Debug)]
@@ -110,6 +112,7 @@ pub(super) fn documents(sink: &mut Findings) -> Option<Vec<Node>> {
     let mut anchors: HashMap<usize, Node> = HashMap::new();
     let mut documents = Vec::new();
     let mut repeated = 0_usize;
+    let mut events = 0_usize;
     while let Some(next) = parser.next_event() {
         let (event, span) = match next {
             Ok(next) => next,
@@ -120,6 +123,13 @@ pub(super) fn documents(sink: &mut Findings) -> Option<Vec<Node>> {
                 return None;
             }
         };
+        events += 1;
+        if events > MOST_EVENTS {
+            let help = "split it: a configuration of the original has some hundred";
+            let message = format!("more than {MOST_EVENTS} values");
+            sink.error(Code::TooLarge, range(span), message, help);
+            return None;
+        }
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let node = Node {
@@ -187,7 +197,7 @@ pub(super) fn documents(sink: &mut Findings) -> Option<Vec<Node>> {
             sink.error(
                 Code::NotYaml,
                 node.span,
-                "anchors and aliases repeat more than 4 MiB",
+                "anchors and aliases repeat more than 256 KiB",
                 "write out what is meant",
             );
             return None;

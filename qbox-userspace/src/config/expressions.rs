@@ -55,7 +55,8 @@ impl<'a> Context<'a> {
         let Some(template) = template else {
             let mut from = 0;
             // What follows the `}` of a bad expression is a text of its own; each turn is shorter than the last.
-            while let Some(rest) = text.value.get(from..)
+            while !self.sink.is_full()
+                && let Some(rest) = text.value.get(from..)
                 && let Err(error) = Template::parse(rest, &scope)
             {
                 if from > 0 {

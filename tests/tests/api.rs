@@ -290,7 +290,7 @@ fn metrics_count_what_happened() -> Result<()> {
             "qbox_saga_duration_seconds_count{saga=\"book-trip\",outcome=\"committed\"}",
             2.0,
         ),
-        ("qbox_sagas{state=\"stuck\"}", 0.0),
+        ("qbox_sagas{saga=\"book-trip\",state=\"stuck\"}", 0.0),
         ("qbox_requests_total{handling=\"taken\"}", 3.0),
         ("qbox_connections_total", 3.0),
         ("qbox_ready", 1.0),

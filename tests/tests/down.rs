@@ -3,9 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use qbox_tests::{DEADLINE, Node, Pod, Qbox, Settings, World, binary, ensure_bpffs, wait_for};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::process::Command;
-use std::time::Duration;
 
 const WISH: &str = r#"{"guest":"Ada","car":"small"}"#;
 
@@ -157,16 +155,6 @@ fn a_pod_that_is_not_known_yet_is_refused_where_that_is_asked_for() -> Result<()
     Ok(())
 }
 
-fn bpftool(words: &[&str]) -> Result<Value> {
-    let output = Command::new("bpftool").arg("--json").args(words).output()?;
-    ensure!(
-        output.status.success(),
-        "bpftool {words:?}: {}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-    Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
-}
-
 /// Pinned programs of a dead Qbox on the cgroup above stand for those of somebody else: to a Qbox below they are.
 #[test]
 fn programs_of_others_are_named() -> Result<()> {
@@ -199,38 +187,5 @@ fn programs_of_others_are_named() -> Result<()> {
         text.replace(&below.display().to_string(), &node.cgroup().display().to_string()),
     )?;
     ensure!(clean(&node)?.contains("removed pinned programs"));
-    Ok(())
-}
-
-/// A program that is detached from outside turns Qbox not ready, within 30 seconds, and is told of each pod.
-#[test]
-fn a_pod_that_is_no_longer_captured_is_found_out() -> Result<()> {
-    let world = World::new(&settings("")?)?;
-    let id =
-        std::fs::metadata(world.node.cgroup()).map(|found| std::os::unix::fs::MetadataExt::ino(&found))?;
-    let links = bpftool(&["link", "show"])?;
-    let links = links.as_array().context("no links")?.iter();
-    let mut ours = links.filter(|link| link["cgroup_id"] == id);
-    let link = ours.find(|link| {
-        link["attach_type"]
-            .as_str()
-            .is_some_and(|hook| hook.contains("connect4") || hook.contains("inet4_connect"))
-    });
-    let link = link.context("no link for connect4")?["id"].to_string();
-    bpftool(&["link", "detach", "id", &link])?;
-    let within = Duration::from_secs(30);
-    // One after the other is looked at.
-    wait_for("the client's pod to be reported", within, || {
-        let ready = world.qbox.admin().get("/readyz")?;
-        let said = "the pod client is no longer captured: qbox's connect4 no longer run";
-        Ok((ready.status == 503 && ready.body.contains(said)).then_some(()))
-    })?;
-    wait_for("all pods to be reported", within, || {
-        let pods = world.qbox.admin().json("/api/v1/pods")?;
-        Ok((pods["pods"] == Value::Array(Vec::new())).then_some(()))
-    })?;
-    let metrics = world.qbox.admin().get("/metrics")?.body;
-    ensure!(metrics.contains("qbox_pods{captured=\"true\"} 0"), "{metrics}");
-    ensure!(world.qbox.log().contains("a pod is no longer captured"));
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Services that do what they were asked for when Qbox has given it up, and undone it: what Qbox still hears is undone again.
 
-use anyhow::{Context, Result};
-use qbox_tests::{Act, DEADLINE, Qbox, Settings, World, wait_for};
+use anyhow::{Context, Result, ensure};
+use qbox_tests::{Act, DEADLINE, Qbox, Settings, World, binary, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::process::Command;
 use std::time::Duration;
 
 const WISH: &str = r#"{"guest":"Ada","nights":3,"car":"small"}"#;
@@ -51,6 +52,31 @@ fn undo_keys(world: &World) -> Result<Vec<String>> {
         .collect())
 }
 
+/// The steps whose late answers the saga waits for, as the API has it; where there are any, the terminal and the metrics say so too.
+fn waits_for(world: &World, reply: &Value) -> Result<Vec<String>> {
+    let id = reply["saga"].as_str().context("no saga id")?;
+    let saga = world.qbox.admin().saga(id)?;
+    let Some(steps) = saga["listening"]["steps"].as_array() else {
+        return Ok(Vec::new());
+    };
+    let shown = Command::new(binary()?)
+        .args(["sagas", "show", id])
+        .env("QBOX_ADMIN_SOCKET", world.qbox.socket())
+        .output()?;
+    let shown = String::from_utf8(shown.stdout)?;
+    let metrics = world.qbox.admin().get("/metrics")?.body;
+    // It may have ended since.
+    if world.qbox.admin().saga(id)?["listening"].is_object() {
+        ensure!(
+            shown.contains("  waits   only for a late answer of flight, until "),
+            "{shown}"
+        );
+        ensure!(metrics.contains("qbox_sagas_listening 1\n"), "{metrics}");
+    }
+    let names = steps.iter().filter_map(Value::as_str);
+    Ok(names.map(str::to_owned).collect())
+}
+
 fn lingering(world: &World) -> Result<Value> {
     Ok(world.qbox.admin().json("/api/v1/status")?["calls"]["lingering"].clone())
 }
@@ -67,6 +93,7 @@ fn a_success_after_the_compensation_is_undone_again() -> Result<()> {
             "it waits for what may be heard"
         );
         assert_eq!(lingering(&world)?, 1);
+        assert_eq!(waits_for(&world, &reply)?, ["flight"]);
     }
     ends(&world, &reply)?;
     assert_eq!(undo_keys(&world)?, ["flight/undo/0", "flight/undo/0/1"]);
@@ -106,6 +133,7 @@ fn a_restart_ends_what_only_waits_for_a_late_answer() -> Result<()> {
     let settings = settings("600s")?;
     let (mut world, reply) = late(&settings, Duration::from_secs(600))?;
     assert_eq!(state(&world, &reply)?, "compensating");
+    assert_eq!(waits_for(&world, &reply)?, ["flight"]);
     world.qbox.stop(Signal::KILL)?;
     world.qbox = Qbox::start(&world.node, &settings)?;
     ends(&world, &reply)?;

@@ -12,6 +12,18 @@ fn monitoring() -> PathBuf {
     workspace().join("config/monitoring")
 }
 
+/// What no panel shows: others show the same.
+const ELSEWHERE: [&str; 8] = [
+    "qbox_announced_namespaces_total",
+    "qbox_build_info",
+    "qbox_connections_http2_total",
+    "qbox_connections_over_limit_total",
+    "qbox_definitions",
+    "qbox_reloads_total",
+    "qbox_sagas_halted_total",
+    "qbox_sagas_held_back_total",
+];
+
 /// Runs promtool, which must have nothing to complain about, whatever it exits with.
 fn promtool(words: &[&str], input: &str) -> Result<()> {
     let mut tool = Command::new("promtool");
@@ -74,5 +86,20 @@ fn prometheus_reads_the_metrics_and_those_that_alerts_and_dashboard_name_are_the
         .filter(|name| !told.contains(name.as_str()))
         .collect();
     ensure!(missing.is_empty(), "named, but not told: {missing:?}");
+
+    // And the other way round: what is told is on the dashboard or has an alert.
+    let stem = |name: &str| {
+        let parts = ["_bucket", "_sum", "_count"];
+        let part = parts.iter().find_map(|part| name.strip_suffix(part));
+        part.unwrap_or(name).to_owned()
+    };
+    let asked: BTreeSet<String> = asked.iter().map(|name| stem(name)).collect();
+    let unseen: BTreeSet<String> = told
+        .iter()
+        .map(|name| stem(name))
+        .filter(|name| !asked.contains(name))
+        .collect();
+    let expected: BTreeSet<String> = ELSEWHERE.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(unseen, expected, "neither on the dashboard nor in an alert");
     Ok(())
 }

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod chaos;
+mod docs;
 mod fuzz;
 mod image;
 mod lint;
@@ -37,6 +38,8 @@ enum Task {
     BuildEbpf,
     /// Build, then write `target/image/qbox.oci.tar`: Qbox as an OCI image, and beside it what it is made of (CycloneDX).
     Image,
+    /// Write anew what of docs/ is written from the code.
+    Docs,
     /// Check formatting, clippy and the rules of the rooms.
     Lint,
     /// Walk every way a saga can go, with crashes at every event; ends with a line `N violations`, and status 0 only at 0.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
         Task::Bench { what, words } => bench::run(what, &words),
         Task::Image => image::run(),
+        Task::Docs => docs::run(),
         Task::Lint => lint::run(),
         Task::Sim(sim) => sim::run(&sim),
         Task::Test => test::run(),

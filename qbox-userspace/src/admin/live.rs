@@ -34,6 +34,8 @@ struct Snapshot {
     states: BTreeMap<&'static str, usize>,
     /// How many of them an operator has paused.
     paused: usize,
+    /// How many of them only wait for answers that may come late.
+    listening: usize,
     /// Sagas that have not ended, and how many there may be.
     in_flight: usize,
     capacity: usize,
@@ -44,10 +46,16 @@ struct Snapshot {
     uncaptured: usize,
     /// How many sagas are defined.
     definitions: usize,
+    /// How many of them are only observed.
+    observing: usize,
+    /// Rises with whatever becomes known of an observed trigger; 0: there was none.
+    observed: u64,
     /// How often files that had changed were read, well or not: then the definitions are to be asked for anew.
     reloads: u64,
     /// Why it is not ready; empty: it is.
     amiss: Vec<String>,
+    /// What may be amiss all the same.
+    doubts: Vec<String>,
 }
 
 /// Sagas since the process began.
@@ -75,6 +83,7 @@ impl Snapshot {
                 .map(|(state, count)| (state.as_str(), count))
                 .collect(),
             paused: states.paused,
+            listening: states.listening,
             in_flight: health.in_flight,
             capacity: health.capacity,
             totals: Totals {
@@ -86,8 +95,15 @@ impl Snapshot {
             pods: captured.len(),
             uncaptured: uncaptured.len(),
             definitions: defined.definitions.len(),
+            observing: defined
+                .definitions
+                .iter()
+                .filter(|saga| saga.get("mode").is_some_and(|mode| mode == "observe"))
+                .count(),
+            observed: shared.node.observer.revision(),
             reloads: defined.reloads + defined.failed,
             amiss: shared.amiss(),
+            doubts: shared.doubts(),
         }
     }
 

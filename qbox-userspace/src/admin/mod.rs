@@ -30,7 +30,7 @@ pub use history::{EventView, SagaView, StepView};
 pub use log::LogFilter;
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
-pub use view::{Capture, Other, Pod, Status};
+pub use view::{Before, Capture, Other, Pod, Status};
 
 use crate::observe::Observer;
 use crate::runner::Runner;

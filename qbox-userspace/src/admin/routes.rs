@@ -15,7 +15,7 @@ use super::page;
 use super::peer::Peer;
 use super::problem::problem;
 use super::token::Token;
-use super::view::{Pod, Status};
+use super::view::{Before, JournalView, MapView, Pod, StandingView, Status};
 use crate::runner::Runner;
 use crate::saga::SagaId;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -190,6 +190,18 @@ impl Shared {
         }));
         amiss
     }
+
+    /// What may be amiss with pods that are captured, as far as can be told.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for pod in (self.node.pods)() {
+            doubts.extend(pod.before.iter().map(|Before { hook, program, id }| {
+                let name = &pod.name;
+                format!("the pod {name}: {program} (id {id}) sees its connections before Qbox's {hook}, and may send them elsewhere")
+            }));
+        }
+        doubts
+    }
 }
 
 type Asked = State<Arc<Shared>>;
@@ -200,7 +212,8 @@ async fn ready(State(shared): Asked) -> Response {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, Json(json!({ "ready": amiss.is_empty(), "amiss": amiss }))).into_response()
+    let told = json!({ "ready": amiss.is_empty(), "amiss": amiss, "doubts": shared.doubts() });
+    (status, Json(told)).into_response()
 }
 
 async fn metrics(State(shared): Asked, headers: HeaderMap) -> Response {
@@ -210,6 +223,12 @@ async fn metrics(State(shared): Asked, headers: HeaderMap) -> Response {
 async fn status(State(shared): Asked) -> Response {
     let (captured, uncaptured) = shared.pods();
     let loaded = (shared.node.definitions)();
+    let traffic = (shared.node.traffic)();
+    let maps = traffic.maps.iter().map(|(map, entries, capacity)| MapView {
+        map,
+        entries: *entries,
+        capacity: *capacity,
+    });
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
@@ -221,8 +240,13 @@ async fn status(State(shared): Asked) -> Response {
         definitions_current: loaded.error.is_none(),
         needs_restart: &loaded.needs_restart,
         sagas: shared.runner.health(),
+        standing: StandingView::new(&shared.runner.states()),
+        journal: JournalView::new(&shared.runner.journal_load()),
+        maps: maps.collect(),
+        checked: traffic.checked.map(|age| age.as_secs()),
         calls: shared.runner.calls(),
         amiss: shared.amiss(),
+        doubts: shared.doubts(),
     })
     .into_response()
 }

@@ -85,12 +85,17 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         unannounced,
         destinations,
         namespaces,
+        filled,
     } = *counters;
     let most = |most: u32| u64::from(most);
     traffic.maps = vec![
         ("destinations", destinations, most(qbox_common::MAX_DESTINATIONS)),
         ("namespaces", namespaces, most(qbox_common::MAX_NAMESPACES)),
+        ("flows", filled.flows, most(qbox_common::MAX_FLOWS)),
+        ("announced", filled.announced, most(qbox_common::MAX_ANNOUNCED)),
+        ("events", filled.unread, most(qbox_common::EVENTS_BYTES)),
     ];
+    traffic.checked = filled.age;
     traffic.captured = vec![
         ("captured", captured),
         ("accepted", accepted),

@@ -4,7 +4,7 @@ use crate::admin;
 use crate::config::{CaptureMode, Config, WhenDown};
 use crate::gateway::Gateway;
 use crate::intercept::explicit::{self, ExplicitAccepted};
-use crate::intercept::{self, Accepted, Capture, Destination, Network, Other, PodStatus};
+use crate::intercept::{self, Accepted, Before, Capture, Destination, Network, Other, PodStatus};
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
@@ -305,6 +305,14 @@ fn other(other: Other) -> admin::Other {
     }
 }
 
+fn before(before: Before) -> admin::Before {
+    admin::Before {
+        hook: before.hook.to_owned(),
+        program: before.program,
+        id: before.id,
+    }
+}
+
 fn pod(status: PodStatus) -> admin::Pod {
     admin::Pod {
         name: status.name,
@@ -312,6 +320,7 @@ fn pod(status: PodStatus) -> admin::Pod {
         cgroup: status.cgroup.display().to_string(),
         netns: status.netns,
         error: status.error,
+        before: status.before.into_iter().map(before).collect(),
         lost: status.lost,
     }
 }

@@ -115,11 +115,21 @@ fn state(saga: &Value) -> String {
 pub(super) fn status(answer: &Value) -> String {
     let count = |place: &str| answer.pointer(place).and_then(Value::as_u64).unwrap_or_default();
     let capture = answer.get("capture").unwrap_or(&Value::Null);
-    let mut out = format!("qbox {}, process {}\n", text(answer, "version"), count("/pid"));
+    let page = match answer.get("admin") {
+        Some(_) => format!(", page http://{}/", text(answer, "admin")),
+        None => String::new(),
+    };
+    let mut out = format!(
+        "qbox {}, process {}{page}\n",
+        text(answer, "version"),
+        count("/pid")
+    );
+    let checked =
+        number(answer, "checked").map_or_else(String::new, |ago| format!(", as it found {ago} s ago"));
     let _ = match &*text(capture, "mode") {
         "ebpf" => writeln!(
             out,
-            "captures the pods below {} ({} now)",
+            "captures the pods below {} ({} now){checked}",
             text(capture, "cgroup"),
             count("/pods")
         ),
@@ -139,11 +149,23 @@ pub(super) fn status(answer: &Value) -> String {
     }
     let _ = writeln!(
         out,
-        "sagas: {} defined, {} of {} in flight, {} stuck",
+        "sagas: {} defined, {} of {} in flight{}",
         count("/definitions"),
         count("/sagas/in_flight"),
         count("/sagas/capacity"),
-        count("/sagas/stuck")
+        standing(answer)
+    );
+    let _ = writeln!(
+        out,
+        "calls to services: {} in flight, {} wait",
+        count("/calls/in_flight"),
+        count("/calls/waiting")
+    );
+    let _ = writeln!(
+        out,
+        "journal: {} on disk, {} wait to be written",
+        bytes(count("/journal/size")),
+        bytes(count("/journal/queued"))
     );
     if answer.get("definitions_current") == Some(&Value::Bool(false)) {
         out.push_str("the files of the sagas can't be used as they are, and those above were read before: `qbox reload` says why\n");
@@ -165,14 +187,77 @@ pub(super) fn status(answer: &Value) -> String {
             count("/uncaptured")
         );
     }
+    for map in list(answer, "maps") {
+        let [entries, capacity] = ["entries", "capacity"].map(|key| number(map, key).unwrap_or_default());
+        if entries > capacity / 5 * 4 {
+            let _ = writeln!(
+                out,
+                "nearly full: the eBPF map {}, {entries} of {capacity}",
+                text(map, "map")
+            );
+        }
+    }
+    for doubt in list(answer, "doubts").iter().filter_map(Value::as_str) {
+        let _ = writeln!(out, "may be amiss: {}", plain(doubt));
+    }
     let amiss = list(answer, "amiss");
     if amiss.is_empty() {
         out.push_str("ready\n");
     }
     for what in amiss.iter().filter_map(Value::as_str) {
-        let _ = writeln!(out, "not ready: {what}");
+        let _ = writeln!(out, "not ready: {}", plain(what));
     }
     out
+}
+
+/// The sagas that have not ended, by state: `: 2 running, 1 stuck (the longest for 3m05s)`.
+fn standing(answer: &Value) -> String {
+    let Some(standing) = answer.get("standing") else {
+        return String::new();
+    };
+    let seconds = |key| {
+        number(standing, key)
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| span(seconds.saturating_mul(1_000_000)))
+    };
+    let states = standing
+        .get("states")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
+    let mut parts: Vec<String> = states
+        .filter_map(|(state, count)| Some((state, count.as_u64().filter(|count| *count > 0)?)))
+        .map(|(state, count)| match (state.as_str(), seconds("oldest_stuck")) {
+            ("stuck", Some(since)) => format!("{count} stuck (the longest for {since})"),
+            _ => format!("{count} {}", plain(state)),
+        })
+        .collect();
+    for (key, what) in [("listening", "only for a late answer"), ("paused", "paused")] {
+        if let Some(count) = number(standing, key).filter(|count| *count > 0) {
+            parts.push(format!("{count} of them {what}"));
+        }
+    }
+    if let Some(since) = seconds("oldest_running") {
+        parts.push(format!("the oldest that runs came {since} ago"));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(": {}", parts.join(", ")),
+    }
+}
+
+/// With a unit that helps: `12.3 MiB`.
+fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let (mut count, mut unit) = (count as f64 / 1024.0, 0);
+    while count >= 1024.0 && unit + 1 < units.len() {
+        count /= 1024.0;
+        unit += 1;
+    }
+    format!("{count:.1} {}", units.get(unit).copied().unwrap_or_default())
 }
 
 /// `qbox log`.
@@ -265,11 +350,35 @@ mod tests {
     }
 
     #[test]
+    fn a_status_is_one_screen_of_what_runs_and_what_is_wrong() {
+        let answer = json!({ "version": "1", "pid": 7, "admin": "127.0.0.1:9901", "pods": 2, "checked": 4, "definitions": 2,
+            "capture": { "mode": "ebpf", "cgroup": "/sys/fs/cgroup/qbox" },
+            "sagas": { "in_flight": 5, "capacity": 9 }, "calls": { "in_flight": 2, "waiting": 1 },
+            "standing": { "states": { "compensating": 1, "running": 2, "stuck": 2, "waiting": 0 }, "listening": 1, "paused": 0,
+                "oldest_stuck": 185, "oldest_running": 61 },
+            "journal": { "size": 1_500_000, "queued": 12 }, "amiss": [], "doubts": ["the pod a: \u{1b}x"],
+            "maps": [{ "map": "flows", "entries": 90, "capacity": 100 }, { "map": "events", "entries": 1, "capacity": 100 }] });
+        assert_eq!(
+            status(&answer),
+            "qbox 1, process 7, page http://127.0.0.1:9901/\n\
+             captures the pods below /sys/fs/cgroup/qbox (2 now), as it found 4 s ago\n\
+             sagas: 2 defined, 5 of 9 in flight: 1 compensating, 2 running, 2 stuck (the longest for 3m05s), \
+             1 of them only for a late answer, the oldest that runs came 1m01s ago\n\
+             calls to services: 2 in flight, 1 wait\n\
+             journal: 1.4 MiB on disk, 12 B wait to be written\n\
+             nearly full: the eBPF map flows, 90 of 100\n\
+             may be amiss: the pod a: \\u{1b}x\n\
+             ready\n"
+        );
+    }
+
+    #[test]
     fn a_status_says_why_it_is_not_ready() {
         let answer = json!({ "version": "1", "pid": 7, "capture": { "mode": "explicit", "listen": "127.0.0.1:3001" },
             "amiss": ["stopping"] });
         let shown = status(&answer);
         assert!(shown.contains("listens on 127.0.0.1:3001"), "{shown}");
+        assert!(shown.contains("sagas: 0 defined, 0 of 0 in flight\n"), "{shown}");
         assert!(shown.ends_with("not ready: stopping\n"), "{shown}");
     }
 }

@@ -89,7 +89,31 @@ fn head(saga: &Value) -> String {
         }
         line("stuck", &what);
     }
+    if let Some(why) = waits(saga) {
+        line("waits", &why);
+    }
     out
+}
+
+/// Why a saga has not ended although nothing of it is left to do.
+fn waits(saga: &Value) -> Option<String> {
+    if let Some(listening) = saga.get("listening").filter(|listening| listening.is_object()) {
+        let steps: Vec<_> = list(listening, "steps")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(plain)
+            .collect();
+        let until = moment(Timestamp(number(listening, "until").unwrap_or_default()));
+        return Some(format!(
+            "only for a late answer of {}, until {until} at the most (upstream.linger): all is undone, and a success that still comes \
+             would be undone too",
+            steps.join(", ")
+        ));
+    }
+    let over = matches!(&*text(saga, "state"), "committed" | "compensated");
+    (over && number(saga, "ended").is_none()).then(|| {
+        "only for an attempt that is still in flight: whatever it is answered, the outcome stays".to_owned()
+    })
 }
 
 /// Where the time went: a row for each step, and in it a bar over the saga's whole time.
@@ -369,6 +393,22 @@ START    TOOK    STEP   WHAT
             drawn.ends_with("-       hotel  compensation #1 PUT http://hotel/7: in flight\n"),
             "{drawn}"
         );
+    }
+
+    #[test]
+    fn a_saga_that_only_waits_for_what_may_come_late_says_so() {
+        let mut one = sample();
+        assert!(!saga(&one).contains("  waits"));
+        one["state"] = "compensating".into();
+        one["ended"] = Value::Null;
+        one["listening"] = json!({ "steps": ["hotel", "car"], "until": 10_000_000 });
+        let drawn = saga(&one);
+        let waits = "  waits   only for a late answer of hotel, car, until 1970-01-01T00:00:10.000Z at the most (upstream.linger)";
+        assert!(drawn.contains(waits), "{drawn}");
+        one["listening"] = Value::Null;
+        assert!(!saga(&one).contains("  waits"));
+        one["state"] = "committed".into();
+        assert!(saga(&one).contains("  waits   only for an attempt that is still in flight"));
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Gateway {
         pod: crate::upstream::Via,
     ) -> Reply {
         if trigger.depth > limit {
+            self.runner.too_deep();
             return problem::too_deep(limit);
         }
         self.runner.ready().await;

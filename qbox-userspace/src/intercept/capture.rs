@@ -5,6 +5,7 @@ use super::cgroup::Cgroup;
 use super::chain::{self, Other};
 use super::destination::{Destination, Destinations};
 use super::error::InterceptError;
+use super::fill::{Fill, Filled};
 use super::load::{self, Constants, Links, Loaded};
 use super::origin::{Found, Origins};
 use super::pods::{Pod, PodStatus, Pods};
@@ -13,6 +14,7 @@ use super::{check, pins, raised, watch};
 use crate::config::{Unknown, WhenDown};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use qbox_common::{Counter, names};
+use rustix::fd::AsFd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -77,6 +79,8 @@ pub struct Counters {
     pub destinations: u64,
     /// Namespaces that are enrolled, as entries of their map.
     pub namespaces: u64,
+    /// The other maps, as they were at the last check.
+    pub filled: Filled,
 }
 
 /// Capture, until this is dropped: then nothing is attached any more.
@@ -97,11 +101,16 @@ pub(super) struct Shared {
     pub(super) cgroup: Cgroup,
     pods: Mutex<Pods>,
     receiver: Arc<Receiver>,
+    pub(super) fill: Fill,
 }
 
 impl Shared {
     pub(super) fn pods(&self) -> MutexGuard<'_, Pods> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn origins(&self) -> &Origins {
+        &self.receiver.origins
     }
 }
 
@@ -132,6 +141,11 @@ impl Capture {
                 return Err(named(error));
             }
         };
+        let ring = parts.events.as_fd().try_clone_to_owned();
+        let ring = ring.map_err(|source| InterceptError::Io {
+            what: "no file descriptor is left",
+            source,
+        })?;
         let receiver = Arc::new(Receiver {
             origins: parts.origins,
             sink,
@@ -147,6 +161,7 @@ impl Capture {
             cgroup,
             pods: Mutex::new(pods),
             receiver,
+            fill: Fill::new(ring),
         });
         for other in &chain::others(shared.cgroup.path(), parts.links.programs()) {
             name(other);
@@ -255,6 +270,7 @@ impl Capture {
                 held.count()
             },
             namespaces: self.shared.pods().map_entries(),
+            filled: self.shared.fill.get(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! what can't be asked is told as nothing there.
 
 use super::load::PROGRAMS;
-use super::sys;
+use super::sys::{self, Hook};
 use aya::programs::loaded_programs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -46,10 +46,7 @@ pub(super) fn others(cgroup: &Path, own: &BTreeSet<u32>) -> Vec<Other> {
     if found.is_empty() {
         return Vec::new();
     }
-    let names: BTreeMap<u32, String> = loaded_programs()
-        .flatten()
-        .filter_map(|program| Some((program.id(), program.name_as_str()?.to_owned())))
-        .collect();
+    let names = names();
     let named = |(hook, id, cgroup, first)| Other {
         hook,
         program: names.get(&id).cloned().unwrap_or_default(),
@@ -62,14 +59,61 @@ pub(super) fn others(cgroup: &Path, own: &BTreeSet<u32>) -> Vec<Other> {
     others
 }
 
-/// The hooks on which none of our programs runs for a cgroup in the tree. `own` are our programs' ids.
-pub(super) fn missing(cgroup: &Path, own: &BTreeSet<u32>) -> std::io::Result<Vec<&'static str>> {
+/// Another's program that sees a pod's connections before Qbox's: where it sends them elsewhere, they are not captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The hook, as the kernel calls it: `connect4`.
+    pub hook: &'static str,
+    /// The program's name, which its author chose; at most 15 bytes.
+    pub program: String,
+    /// Its id, as `bpftool prog show id` takes it.
+    pub id: u32,
+}
+
+/// What runs for a cgroup in the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chains {
+    /// The hooks on which none of our programs does.
+    pub(super) missing: Vec<&'static str>,
+    /// Those of others that see a connection's destination before ours.
+    pub(super) before: Vec<Before>,
+}
+
+/// Looks at every hook. `own` are our programs' ids.
+///
+/// # Errors
+/// The cgroup is gone, or can't be asked.
+pub(super) fn look(cgroup: &Path, own: &BTreeSet<u32>) -> std::io::Result<Chains> {
     let open = File::open(cgroup)?;
-    let mut missing = Vec::new();
-    for (name, hook) in PROGRAMS {
-        if !sys::effective(&open, hook)?.iter().any(|id| own.contains(id)) {
-            missing.push(name);
+    let mut chains = Chains::default();
+    for (hook, kind) in PROGRAMS {
+        let running = sys::effective(&open, kind)?;
+        let ours = running.iter().position(|id| own.contains(id));
+        if ours.is_none() {
+            chains.missing.push(hook);
+        }
+        if matches!(kind, Hook::Connect4 | Hook::Connect6) {
+            let before = running.into_iter().take(ours.unwrap_or_default());
+            chains.before.extend(before.map(|id| Before {
+                hook,
+                program: String::new(),
+                id,
+            }));
         }
     }
-    Ok(missing)
+    if !chains.before.is_empty() {
+        let mut names = names();
+        for before in &mut chains.before {
+            before.program = names.remove(&before.id).unwrap_or_default();
+        }
+    }
+    Ok(chains)
+}
+
+/// The names of all programs in the kernel, by id.
+fn names() -> BTreeMap<u32, String> {
+    let programs = loaded_programs().flatten();
+    programs
+        .filter_map(|program| Some((program.id(), program.name_as_str()?.to_owned())))
+        .collect()
 }

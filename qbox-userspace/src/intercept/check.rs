@@ -1,12 +1,12 @@
 //! The capture's check of itself: is each enrolled pod truly captured?
 //!
 //! It asks the kernel, for each pod: do our programs run for the pod's own cgroup (with what others have attached or
-//! detached since), and does the programs' map still turn the pod's namespace to our listeners? It makes no connection from
+//! detached since), is another's before them, and does the programs' map still turn the pod's namespace to our listeners? It makes no connection from
 //! inside the pod: that would take a process of Qbox's in the pod's cgroup. What this can't see is named in
 //! docs/interception.md.
 
 use super::capture::Shared;
-use super::chain;
+use super::chain::{self, Chains};
 use super::pods::Enrolled;
 use std::collections::BTreeSet;
 use std::io;
@@ -29,12 +29,12 @@ pub(super) async fn check(shared: Arc<Shared>, own: BTreeSet<u32>) {
     }
 }
 
-/// Checks every pod. The pods are locked for one at a time.
+/// Checks every pod, and then how full the maps are. The pods are locked for one at a time.
 fn once(shared: &Shared, own: &BTreeSet<u32>) {
     let enrolled = shared.pods().enrolled();
     for Enrolled { inode, cgroup } in enrolled {
-        let missing = match chain::missing(&cgroup, own) {
-            Ok(missing) => missing,
+        let Chains { missing, before } = match chain::look(&cgroup, own) {
+            Ok(chains) => chains,
             // The pod has gone, or lives in another cgroup by now, which the next scan tells.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
@@ -44,6 +44,7 @@ fn once(shared: &Shared, own: &BTreeSet<u32>) {
         };
         let fault = (!missing.is_empty())
             .then(|| format!("qbox's {} no longer run for its cgroup", missing.join(", ")));
-        shared.pods().checked(inode, fault);
+        shared.pods().checked(inode, fault, before);
     }
+    shared.fill.count(shared);
 }

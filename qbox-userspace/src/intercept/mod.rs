@@ -18,6 +18,7 @@ mod clean;
 mod destination;
 mod error;
 pub mod explicit;
+mod fill;
 mod load;
 mod object;
 mod origin;
@@ -29,7 +30,7 @@ mod sys;
 mod watch;
 
 pub use capture::{Accepted, Capture, Counters, Settings, Sink};
-pub use chain::Other;
+pub use chain::{Before, Other};
 pub use clean::{EXEC_PREFIX, sweep, unpin};
 pub use destination::{Destination, Network};
 pub use error::InterceptError;

@@ -5,6 +5,7 @@
 //! port that was used again before the first connection from it was accepted never gets the other's destination.
 
 use super::error::chain;
+use super::fill::entries;
 use super::sys::{self, Takeable};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use qbox_common::{Address, Flow, MAX_FLOWS, Origin};
@@ -74,6 +75,12 @@ impl Origins {
             return Ok(Found::Stale);
         }
         Ok(Found::Destination(destination(origin)))
+    }
+
+    /// How many connections it holds. Each step is one command of the kernel's, so it is not for every scrape.
+    pub(super) fn count(&self) -> u64 {
+        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        entries(flows.keys(), MAX_FLOWS)
     }
 
     /// Forgets the connections of a namespace that nobody will accept any more.

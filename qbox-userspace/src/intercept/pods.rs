@@ -9,7 +9,9 @@
 
 use super::accept::{BACKLOG, Task, accept};
 use super::capture::Receiver;
+use super::chain::Before;
 use super::error::{InterceptError, chain};
+use super::fill::entries;
 use super::sys;
 use crate::netns::NetNs;
 use aya::maps::{HashMap, MapData, MapError};
@@ -57,6 +59,8 @@ pub struct PodStatus {
     pub error: Option<String>,
     /// It was captured, and is no longer: something took that away from outside.
     pub lost: bool,
+    /// Others' programs that see its connections before Qbox's, as the last check has found.
+    pub before: Vec<Before>,
 }
 
 /// An enrolled pod, for the check.
@@ -114,6 +118,8 @@ struct Open {
     listeners: Vec<SocketAddr>,
     /// Why it isn't captured although it was opened.
     fault: Option<String>,
+    /// Others' programs that see its connections first.
+    before: Vec<Before>,
     _tasks: Vec<Task>,
 }
 
@@ -336,6 +342,7 @@ impl Pods {
             reached,
             listeners,
             fault: None,
+            before: Vec::new(),
             _tasks: tasks,
         })
     }
@@ -375,7 +382,7 @@ impl Pods {
     }
 
     /// Says what a check of the programs has found of a pod; that its namespace is in the programs' map is looked up here.
-    pub(super) fn checked(&mut self, inode: u64, fault: Option<String>) {
+    pub(super) fn checked(&mut self, inode: u64, fault: Option<String>, before: Vec<Before>) {
         let Some(entry) = self.pods.get_mut(&inode) else {
             return;
         };
@@ -393,7 +400,18 @@ impl Pods {
             (Some(_), None) => tracing::info!(pod, "a pod is captured again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
+        for new in before.iter().filter(|one| !open.before.contains(one)) {
+            let Before { hook, program, id } = new;
+            tracing::warn!(
+                pod,
+                hook,
+                program,
+                id,
+                "another program sees the pod's connections before Qbox's"
+            );
+        }
         open.fault = fault;
+        open.before = before;
     }
 
     fn may_be_announced(&mut self, cookie: u64) {
@@ -427,7 +445,12 @@ impl Pods {
 
     /// How many namespaces the programs' map holds: read there, since it is theirs.
     pub(super) fn map_entries(&self) -> u64 {
-        self.namespaces.keys().filter(Result::is_ok).count() as u64
+        entries(self.namespaces.keys(), MAX_NAMESPACES)
+    }
+
+    /// How many announced namespaces the programs' map holds.
+    pub(super) fn announced_entries(&self) -> u64 {
+        entries(self.announced.keys(), MAX_ANNOUNCED)
     }
 
     pub(super) fn status(&self) -> Vec<PodStatus> {
@@ -439,19 +462,24 @@ impl Pods {
 
 impl Entry {
     fn status(&self) -> PodStatus {
-        let (listeners, error, lost) = match &self.state {
-            State::Open(open) => (open.listeners.clone(), open.fault.clone(), open.fault.is_some()),
-            State::Failed { error, .. } => (Vec::new(), Some(chain(error)), false),
+        let open = match &self.state {
+            State::Open(open) => Some(open),
+            State::Failed { .. } => None,
+        };
+        let error = match &self.state {
+            State::Open(open) => open.fault.clone(),
+            State::Failed { error, .. } => Some(chain(error)),
         };
         PodStatus {
             name: self.pod.name.clone(),
             netns: self.pod.netns.inode(),
             cgroup: self.cgroup.clone(),
             process: self.process,
-            listeners,
+            listeners: open.map(|open| open.listeners.clone()).unwrap_or_default(),
             since: self.since,
+            lost: open.is_some() && error.is_some(),
             error,
-            lost,
+            before: open.map(|open| open.before.clone()).unwrap_or_default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use std::mem::{MaybeUninit, size_of};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -246,6 +247,43 @@ pub(super) fn readable(of: impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
     let fd = of.as_fd().try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is open, and the same, until it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? })
+}
+
+/// How many bytes of a BPF ring buffer are written and not yet read (kernel/bpf/ringbuf.c: the reader's position is a word in its first
+/// page, the writers' one in its second).
+///
+/// # Errors
+/// As mmap(2): it is no ring buffer.
+pub(super) fn unread(ring: impl AsFd) -> io::Result<u64> {
+    let page = rustix::param::page_size();
+    let offset = libc::off_t::try_from(page).map_err(io::Error::other)?;
+    let (read, written) = (position(&ring, 0)?, position(&ring, offset)?);
+    // Writers go on between the two looks; the reader's was first, so that there is never less than nothing.
+    Ok(written.wrapping_sub(read) as u64)
+}
+
+fn position(ring: impl AsFd, offset: libc::off_t) -> io::Result<usize> {
+    let page = rustix::param::page_size();
+    let fd = ring.as_fd().as_raw_fd();
+    // SAFETY: a new mapping, at a place that the kernel chooses; it touches no other memory.
+    let place = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            page,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            fd,
+            offset,
+        )
+    };
+    if place == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a page is mapped there, and so aligned, for as long as this function runs; the kernel changes the word atomically.
+    let position = unsafe { &*place.cast::<AtomicUsize>() }.load(Ordering::Acquire);
+    // SAFETY: it is the mapping made above, and nothing refers to it any more.
+    unsafe { libc::munmap(place, page) };
+    Ok(position)
 }
 
 /// The cookie of a socket's network namespace (SO_NETNS_COOKIE, Linux 5.14): what the programs know a namespace by.

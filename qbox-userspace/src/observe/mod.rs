@@ -39,6 +39,8 @@ struct Shared {
     rehearsing: Arc<Semaphore>,
     recorded: AtomicU64,
     unrehearsed: AtomicU64,
+    /// Rises with whatever is noted.
+    revision: AtomicU64,
 }
 
 /// Since the process began.
@@ -63,6 +65,7 @@ impl Observer {
                 rehearsing: Arc::new(Semaphore::new(AT_ONCE)),
                 recorded: AtomicU64::new(0),
                 unrehearsed: AtomicU64::new(0),
+                revision: AtomicU64::new(0),
             }),
         }
     }
@@ -81,7 +84,9 @@ impl Observer {
             Entry::new(id, &plan.name, hash, now, &trigger.request.method, url)
         })?;
         shared.recorded.fetch_add(1, Ordering::Relaxed);
+        shared.changed();
         let witness = Witness {
+            shared: Arc::clone(shared),
             entry: Arc::clone(&entry),
             since: Instant::now(),
         };
@@ -121,6 +126,12 @@ impl Observer {
         Some(entry.record())
     }
 
+    /// Rises with whatever becomes known of a trigger; 0: there was none.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.shared.revision.load(Ordering::Relaxed)
+    }
+
     /// What has been counted.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -135,6 +146,10 @@ impl Observer {
 impl Shared {
     fn ring(&self) -> std::sync::MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.revision.fetch_add(1, Ordering::Relaxed);
     }
 
     fn rehearse(&self, entry: &Entry, plan: &Arc<Plan>, trigger: &Trigger, depth: u8) {
@@ -155,12 +170,14 @@ impl Shared {
         };
         let bytes = entry.fill(&shown.request, rehearsed, why);
         self.ring().grown(entry.id(), bytes);
+        self.changed();
     }
 }
 
 /// Says of one trigger what it was answered.
 #[derive(Debug)]
 pub struct Witness {
+    shared: Arc<Shared>,
     entry: Arc<Entry>,
     since: Instant,
 }
@@ -170,5 +187,6 @@ impl Witness {
     pub fn answered(self, answer: Answer) {
         let took: Duration = self.since.elapsed();
         self.entry.answered(answer, took);
+        self.shared.changed();
     }
 }

@@ -9,7 +9,7 @@ use super::nested;
 use super::registry::Entry;
 use super::stats::News;
 use super::trace::Traced;
-use super::{ActError, Active, As, Refused, Replied, Shared};
+use super::{ActError, Active, As, Listening, Refused, Replied, Shared};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
     AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaId, SagaState,
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 /// Of the log's lines that tell how a saga has ended: for filters.
 const OUTCOME: &str = "qbox::outcome";
@@ -90,6 +91,12 @@ pub(super) struct Drive<'a> {
     late: FuturesUnordered<Exchange>,
     /// What both are about, and since when.
     in_flight: Vec<(Attempt, Timestamp)>,
+    /// Until when something may be heard of those.
+    late_until: Option<Timestamp>,
+    /// It was said that nothing but these keeps the saga from its end.
+    listens: bool,
+    /// The step whose attempt's end was heard of last, if it was neither applied nor had failed before.
+    open: Option<StepId>,
     /// How long the attempt took whose end was heard of last.
     took: Option<(StepId, Direction, Duration)>,
     /// When its compensation began, if it has.
@@ -160,6 +167,9 @@ impl<'a> Drive<'a> {
             calls: FuturesUnordered::new(),
             late: FuturesUnordered::new(),
             in_flight: Vec::new(),
+            late_until: None,
+            listens: false,
+            open: None,
             took: None,
             undoing: None,
             replied: false,
@@ -201,6 +211,9 @@ impl<'a> Drive<'a> {
             calls: FuturesUnordered::new(),
             late: FuturesUnordered::new(),
             in_flight: Vec::new(),
+            late_until: None,
+            listens: false,
+            open: None,
             took: None,
             undoing: None,
             // One that was committed has answered.
@@ -261,6 +274,9 @@ impl<'a> Drive<'a> {
             calls: FuturesUnordered::new(),
             late: FuturesUnordered::new(),
             in_flight: Vec::new(),
+            late_until: None,
+            listens: false,
+            open: None,
             took: None,
             undoing: kept.undoing,
             traced: kept.traced,
@@ -292,6 +308,10 @@ impl<'a> Drive<'a> {
     /// flight.
     pub(super) async fn run(&mut self) -> Result<Pause, JournalError> {
         loop {
+            // Before its caller is answered, who may ask at once.
+            if self.listens || !self.late.is_empty() {
+                self.tell_listening();
+            }
             let wake = self.carry_out().await?;
             if self.calls.is_empty() && self.is_over() {
                 self.end();
@@ -325,6 +345,25 @@ impl<'a> Drive<'a> {
                 Woken::Told(Message::Revoke(answer)) => self.revoke(answer).await?,
             }
         }
+    }
+
+    /// Says whether the saga only waits for what may come late.
+    fn tell_listening(&mut self) {
+        let steps = match self.calls.is_empty() {
+            true => self.saga.only_listens(),
+            false => Vec::new(),
+        };
+        self.listens = !steps.is_empty();
+        let listening = self.late_until.filter(|_| self.listens).map(|until| {
+            let steps = steps
+                .iter()
+                .filter_map(|step| self.entry.plan.steps.get(step.index()));
+            Listening {
+                steps: steps.map(|step| step.name.clone()).collect(),
+                until,
+            }
+        });
+        self.entry.update(|summary| summary.listening = listening);
     }
 
     /// The journal has all of it, nothing is in flight or listened to, and nothing is due soon.
@@ -449,6 +488,8 @@ impl<'a> Drive<'a> {
         self.undoing = events.iter().find_map(undoing).or(self.undoing);
         self.shared.stats.learn(&News {
             plan,
+            saga: &self.saga,
+            open: self.open.take(),
             began: self.began,
             undoing: self.undoing,
             events: &events,
@@ -602,6 +643,7 @@ impl<'a> Drive<'a> {
             self.in_flight = Vec::new();
         }
         let (step, direction, number) = attempt;
+        self.open = (!self.saga.is_settled(step)).then_some(step);
         // What is heard beyond its time took all of that.
         self.took = began
             .filter(|_| !lingered)
@@ -616,6 +658,8 @@ impl<'a> Drive<'a> {
             };
             // Nothing follows from that alone.
             self.saga.decide(listening, now);
+            let until = late.until().saturating_duration_since(Instant::now());
+            self.late_until = self.late_until.max(Some(now.after(until)));
             self.late.push(exchange(attempt, hear_out(late)));
             self.in_flight.push((attempt, now));
         }
@@ -634,7 +678,10 @@ impl<'a> Drive<'a> {
         };
         self.tell_above(&undone);
         let now = self.shared.clock.now();
-        self.entry.update(|summary| summary.ended = Some(now));
+        self.entry.update(|summary| {
+            summary.ended = Some(now);
+            summary.listening = None;
+        });
         if let Some(traced) = self.traced.take() {
             traced.end(&self.saga, now);
         }

@@ -128,6 +128,7 @@ mod tests {
                 last: None,
             }],
             paused: false,
+            listening: None,
             parent: None,
             revoked: false,
             replied: None,

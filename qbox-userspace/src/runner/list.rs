@@ -253,6 +253,7 @@ impl From<Outline> for Summary {
             cause: outline.cause,
             stuck: Vec::new(),
             paused: false,
+            listening: None,
             replied: outline.replied.map(|(at, status)| Replied { at, status }),
             parent: outline.parent,
             revoked: outline.revoked,

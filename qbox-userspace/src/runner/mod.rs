@@ -41,7 +41,8 @@ pub use recover::Recovered;
 pub use registry::Retain;
 pub use stats::{Attempts, CLASSES, Counts, DIRECTIONS, SagaStats, StepStats, Totals};
 
-use crate::journal::{self, Journal, JournalError};
+pub use crate::journal::Load;
+use crate::journal::{Journal, JournalError};
 use crate::keys::Keys;
 use crate::saga::{self, Event, Parent, Plan, PlanHash, Reply, SagaId, Secrets, Timestamp, Trigger};
 use crate::telemetry::{self, Spans};
@@ -53,6 +54,7 @@ use locks::Locks;
 use registry::{Admitted, Entry, Registry};
 use serde::Serialize;
 use stats::Stats;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -168,6 +170,8 @@ pub struct Summary {
     pub stuck: Vec<Stuck>,
     /// Nothing new is sent for it until an operator says so.
     pub paused: bool,
+    /// Nothing but an answer that may come late keeps it from its end.
+    pub listening: Option<Listening>,
     /// What its callers were answered, if they have been.
     pub replied: Option<Replied>,
     /// The step of another saga that it was begun for.
@@ -184,10 +188,30 @@ pub struct States {
     pub counts: [(State, usize); State::ALL.len()],
     /// How many of them an operator has paused.
     pub paused: usize,
+    /// How many only wait for what may come late: see [`Summary::listening`].
+    pub listening: usize,
     /// For how long one has been stuck, at the most; zero: none is.
     pub oldest_stuck: Duration,
     /// How long ago the trigger of one came that waits, runs or compensates, at the most; zero: there is none.
     pub oldest_running: Duration,
+}
+
+/// How the sagas that are at hand stand, those of each name too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// All of them.
+    pub states: States,
+    /// By the plan's name, and then as [`State::ALL`].
+    pub by_saga: BTreeMap<String, [usize; State::ALL.len()]>,
+}
+
+/// A saga that is undone as far as is known, and only waits for answers that may come late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listening {
+    /// The steps whose attempts were given up and may still be answered.
+    pub steps: Vec<String>,
+    /// No longer than until then, in microseconds since 1970.
+    pub until: Timestamp,
 }
 
 /// A step that only an operator can finish.
@@ -420,6 +444,11 @@ impl Runner {
         self.shared.stats.get()
     }
 
+    /// Counts a trigger that began none, since too many sagas are above it.
+    pub fn too_deep(&self) {
+        self.shared.stats.too_deep();
+    }
+
     /// Of it what is of all sagas together, without a copy of the rest.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -429,20 +458,44 @@ impl Runner {
     /// How the sagas that are at hand stand.
     #[must_use]
     pub fn states(&self) -> States {
+        self.look_over(|_, _| {})
+    }
+
+    /// The same, and those of each name.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let mut by_saga = BTreeMap::new();
+        let states = self.look_over(|name, state| {
+            // The name is copied once, not for each saga.
+            if !by_saga.contains_key(name) {
+                by_saga.insert(name.to_owned(), [0; State::ALL.len()]);
+            }
+            let counts = by_saga.get_mut(name).into_iter().flatten();
+            if let Some((_, count)) = State::ALL.iter().zip(counts).find(|(known, _)| **known == state) {
+                *count += 1;
+            }
+        });
+        Standing { states, by_saga }
+    }
+
+    fn look_over(&self, mut see: impl FnMut(&str, State)) -> States {
         let now = self.shared.clock.now();
         let mut states = States {
             counts: State::ALL.map(|state| (state, 0)),
             ..States::default()
         };
         self.shared.registry.each_youngest(|entry| {
-            let (state, held, since) = entry.look(|summary| {
+            let (state, held, listens, since) = entry.look(|summary| {
                 let stuck = summary.stuck.iter().map(|stuck| stuck.since).min();
-                (summary.state, summary.paused, stuck.unwrap_or(summary.arrived))
+                let since = stuck.unwrap_or(summary.arrived);
+                (summary.state, summary.paused, summary.listening.is_some(), since)
             });
+            see(&entry.plan.name, state);
             if let Some((_, count)) = states.counts.iter_mut().find(|(known, _)| *known == state) {
                 *count += 1;
             }
             states.paused += usize::from(held);
+            states.listening += usize::from(listens);
             let oldest = match state {
                 State::Stuck => &mut states.oldest_stuck,
                 State::Waiting | State::Running | State::Compensating => &mut states.oldest_running,
@@ -456,7 +509,7 @@ impl Runner {
 
     /// What the journal has done, and has still to do.
     #[must_use]
-    pub fn journal_load(&self) -> journal::Load {
+    pub fn journal_load(&self) -> Load {
         self.shared.journal.load()
     }
 

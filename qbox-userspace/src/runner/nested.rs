@@ -301,6 +301,7 @@ pub(super) async fn carry_out(shared: Arc<Shared>, call: Call, found: Found) -> 
 
 async fn begin(shared: Arc<Shared>, found: Found) -> AttemptEnd {
     if found.too_deep {
+        shared.stats.too_deep();
         // RFC 5842, 7.2.
         return AttemptEnd::Answered(response(
             508,

@@ -229,6 +229,7 @@ impl Recovery<'_> {
             cause: None,
             stuck: Vec::new(),
             paused: false,
+            listening: None,
             replied: early.or(ended).and_then(|at| {
                 reply.map(|reply| Replied {
                     at,
@@ -264,6 +265,7 @@ impl Recovery<'_> {
             cause: Some(cause.to_owned()),
             stuck: Vec::new(),
             paused: false,
+            listening: None,
             replied: None,
             parent: None,
             revoked: false,

@@ -200,6 +200,7 @@ impl Registry {
             cause: None,
             stuck: Vec::new(),
             paused: false,
+            listening: None,
             replied: None,
             parent,
             revoked: false,

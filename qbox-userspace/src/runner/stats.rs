@@ -5,7 +5,7 @@
 
 use super::Refused;
 use crate::durations::Durations;
-use crate::saga::{Class, Direction, Event, Plan, StepId, Timestamp};
+use crate::saga::{Class, Direction, Event, Plan, Saga, StepId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 pub const DIRECTIONS: [&str; 3] = ["transaction", "probe", "compensation"];
 /// Names of what an attempt said, in the order of [`Attempts`].
 pub const CLASSES: [&str; 3] = ["not_applied", "unknown", "applied"];
+const APPLIED: usize = 2;
 
 /// One step's attempts that have ended, by [`DIRECTIONS`] and [`CLASSES`].
 pub type Attempts = [[u64; CLASSES.len()]; DIRECTIONS.len()];
@@ -25,6 +26,10 @@ pub struct StepStats {
     pub attempts: Attempts,
     /// By [`DIRECTIONS`]: how long they took.
     pub took: [Durations; DIRECTIONS.len()],
+    /// From its first attempt to when it was applied.
+    pub applied: Durations,
+    /// From its first attempt to when it had failed.
+    pub failed: Durations,
     /// By [`DIRECTIONS`]: how often another one was to follow.
     pub retries: [u64; DIRECTIONS.len()],
 }
@@ -81,6 +86,10 @@ pub struct Totals {
 /// What has just happened to a saga.
 pub(super) struct News<'a> {
     pub(super) plan: &'a Plan,
+    /// As it is behind the events.
+    pub(super) saga: &'a Saga,
+    /// The step that was neither applied nor had failed when an attempt of it ended.
+    pub(super) open: Option<StepId>,
     pub(super) began: Timestamp,
     /// When its compensation began, if it has.
     pub(super) undoing: Option<Timestamp>,
@@ -96,7 +105,15 @@ pub(super) struct Stats(Mutex<Counts>);
 impl Stats {
     pub(super) fn new() -> Self {
         // A rate needs a zero to begin from.
-        let refused = ["busy", "locked", "draining", "key_reused", "not_begun"];
+        let refused = [
+            "busy",
+            "locked",
+            "draining",
+            "key_reused",
+            "not_begun",
+            "too_deep",
+            "orphan",
+        ];
         Self(Mutex::new(Counts {
             refused: refused.map(|reason| (reason, 0)).into(),
             ..Counts::default()
@@ -124,6 +141,10 @@ impl Stats {
             Refused::Halted(_) | Refused::Unfinished => return,
         };
         *counts.refused.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn too_deep(&self) {
+        *self.counts().refused.entry("too_deep").or_default() += 1;
     }
 
     pub(super) fn joined(&self) {
@@ -190,6 +211,21 @@ impl SagaStats {
         self.steps.get_mut(&step.name)
     }
 
+    /// A step is applied, or has failed. Of one that was never sent there is nothing to tell.
+    fn settled(
+        &mut self,
+        news: &News<'_>,
+        step: StepId,
+        at: Timestamp,
+        which: impl FnOnce(&mut StepStats) -> &mut Durations,
+    ) {
+        if let Some(first) = news.saga.first_sent(step)
+            && let Some(step) = self.step(news.plan, step)
+        {
+            which(step).add(at.since(first));
+        }
+    }
+
     fn learn(&mut self, news: &News<'_>, event: &Event) {
         match event {
             Event::Began { .. } => self.begun += 1,
@@ -210,19 +246,25 @@ impl SagaStats {
                 step,
                 direction,
                 class,
+                at,
                 ..
             } => {
                 let class = match class {
                     Class::NotApplied => 0,
                     Class::Unknown => 1,
-                    Class::Applied => 2,
+                    Class::Applied => APPLIED,
                 };
                 let attempts = self.step(news.plan, *step).map(|step| &mut step.attempts);
                 let count = attempts.and_then(|a| a.get_mut(place(*direction))?.get_mut(class));
                 if let Some(count) = count {
                     *count += 1;
                 }
+                let forward = matches!(direction, Direction::Transaction | Direction::Probe);
+                if forward && class == APPLIED && news.open == Some(*step) {
+                    self.settled(news, *step, *at, |step| &mut step.applied);
+                }
             }
+            Event::StepFailed { step, at, .. } => self.settled(news, *step, *at, |step| &mut step.failed),
             _ => {}
         }
     }

@@ -134,6 +134,8 @@ struct Shared {
     pool: Arc<Pool>,
     gate: Gate,
     lingering: Lingering,
+    /// Answers that were longer than is kept of them.
+    cut: AtomicU64,
     services: ArcSwap<Services>,
     /// TLS with whom nothing is known of; made when it is first asked for.
     common: OnceCell<Tls>,
@@ -156,6 +158,7 @@ impl Upstream {
         Self {
             shared: Arc::new(Shared {
                 lingering: Lingering::new(settings.linger, settings.max_lingering),
+                cut: AtomicU64::new(0),
                 settings,
                 pool,
                 gate,
@@ -288,6 +291,7 @@ impl Upstream {
         let sent = AtomicU64::new(0);
         let exchange = http2::exchange(stream, call, settings.response_body, &sent);
         match timeout_at(deadline, exchange).await {
+            Ok(End::Answered(answer)) => self.answered(answer),
             Ok(end) => end,
             Err(_) if sent.load(Ordering::Relaxed) == 0 => {
                 End::NotSent("HTTP/2: no hello in time".to_owned())
@@ -301,6 +305,7 @@ impl Upstream {
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.gate.stats();
         self.shared.lingering.tell(&mut stats);
+        stats.cut = self.shared.cut.load(Ordering::Relaxed);
         stats
     }
 
@@ -327,10 +332,17 @@ impl Upstream {
                 if let Reuse::For(said) = reuse {
                     self.shared.pool.put(key.clone(), stream, said);
                 }
-                End::Answered(answer)
+                self.answered(answer)
             }
             Err(fault) => End::Broken(fault.to_string()),
         }
+    }
+
+    fn answered(&self, answer: Answer) -> End {
+        if answer.truncated {
+            self.shared.cut.fetch_add(1, Ordering::Relaxed);
+        }
+        End::Answered(answer)
     }
 
     pub(super) fn lingering(&self) -> &Lingering {

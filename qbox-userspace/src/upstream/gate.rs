@@ -35,12 +35,18 @@ pub struct Stats {
     pub waiting: usize,
     /// Calls that were turned away so far, nothing sent.
     pub held: u64,
+    /// Calls so far that found as many in flight to their service as may be.
+    pub crowded: u64,
     /// How often a circuit has opened.
     pub opened: u64,
     /// Calls whose time is over, and that are still listened to.
     pub lingering: usize,
     /// Those so far that were not listened to as long as it takes: no place, or no answer in that time either.
     pub unheard: u64,
+    /// Of these, those that there was no place for.
+    pub unlistened: u64,
+    /// Answers so far that were longer than is kept of them.
+    pub cut: u64,
     /// The circuits that are open.
     pub open: Vec<OpenCircuit>,
 }
@@ -68,6 +74,7 @@ pub(super) struct Gate {
     doors: Mutex<Doors>,
     waiting: AtomicUsize,
     held: AtomicU64,
+    crowded: AtomicU64,
     opened: AtomicU64,
 }
 
@@ -109,6 +116,7 @@ impl Gate {
             }),
             waiting: AtomicUsize::new(0),
             held: AtomicU64::new(0),
+            crowded: AtomicU64::new(0),
             opened: AtomicU64::new(0),
         }
     }
@@ -126,9 +134,14 @@ impl Gate {
     }
 
     async fn wait(&self, door: Arc<Door>, patient: bool, until: Instant) -> Result<Pass<'_>, String> {
+        let mut crowded = false;
         loop {
             // First, so that nobody holds a place that waits for a circuit.
             door.wait_for_circuit(patient, until).await?;
+            if !crowded && door.room.available_permits() == 0 {
+                crowded = true;
+                self.crowded.fetch_add(1, Ordering::Relaxed);
+            }
             let place = timeout_at(until, Arc::clone(&door.room).acquire_owned()).await;
             let Ok(Ok(place)) = place else {
                 return Err(format!(
@@ -200,11 +213,14 @@ impl Gate {
             in_flight: total.saturating_sub(self.all.available_permits()),
             waiting: self.waiting.load(Ordering::Relaxed),
             held: self.held.load(Ordering::Relaxed),
+            crowded: self.crowded.load(Ordering::Relaxed),
             opened: self.opened.load(Ordering::Relaxed),
             open,
             // The client's to tell.
             lingering: 0,
             unheard: 0,
+            unlistened: 0,
+            cut: 0,
         }
     }
 }

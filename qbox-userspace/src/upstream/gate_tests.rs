@@ -42,6 +42,7 @@ async fn a_place_is_waited_for_and_no_longer_than_said() {
     let _next = gate.enter(&key("hotel:1"), false, within(1)).await.unwrap();
     let stats = gate.stats();
     assert_eq!((stats.in_flight, stats.waiting, stats.held), (2, 0, 1));
+    assert_eq!(stats.crowded, 1, "the one that was refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,8 @@ pub(super) struct Lingering {
     most: usize,
     room: Arc<Semaphore>,
     unheard: AtomicU64,
+    /// Of these, those that there was no place for.
+    unlistened: AtomicU64,
 }
 
 impl Lingering {
@@ -72,6 +74,7 @@ impl Lingering {
             most,
             room: Arc::new(Semaphore::new(most)),
             unheard: AtomicU64::new(0),
+            unlistened: AtomicU64::new(0),
         }
     }
 
@@ -82,6 +85,7 @@ impl Lingering {
         }
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.unheard.fetch_add(1, Ordering::Relaxed);
+            self.unlistened.fetch_add(1, Ordering::Relaxed);
             return None;
         };
         Some(Late {
@@ -96,6 +100,7 @@ impl Lingering {
     pub(super) fn tell(&self, stats: &mut Stats) {
         stats.lingering = self.most.saturating_sub(self.room.available_permits());
         stats.unheard = self.unheard.load(Ordering::Relaxed);
+        stats.unlistened = self.unlistened.load(Ordering::Relaxed);
     }
 }
 
@@ -109,6 +114,12 @@ pub struct Late {
 }
 
 impl Late {
+    /// Until when it is listened to, at the most.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
     /// What came of it; [`End::TimedOut`]: nothing, and the connection is closed.
     pub async fn end(mut self) -> End {
         match self.talk.by(self.until).await {

@@ -4,6 +4,7 @@
 //! while they are in flight).
 
 use super::headers::Stamp;
+use super::lane::Run;
 use super::nested;
 use super::{Due, Saga, SagaState};
 use crate::saga::event::Direction;
@@ -80,6 +81,18 @@ impl Saga {
     #[must_use]
     pub fn in_flight_since(&self, step: StepId, direction: Direction) -> Option<Timestamp> {
         Some(self.run(step)?.lane(direction)?.flight.as_ref()?.since)
+    }
+
+    /// When the first attempt of the step's transaction was sent; since a restart or a new start, the first after it.
+    #[must_use]
+    pub fn first_sent(&self, step: StepId) -> Option<Timestamp> {
+        self.run(step)?.transaction.first
+    }
+
+    /// The step is applied, was skipped, or has failed.
+    #[must_use]
+    pub fn is_settled(&self, step: StepId) -> bool {
+        self.run(step).is_some_and(Run::settled)
     }
 
     /// A call of the past that can't be made any more, since secrets of it are gone: there are marks in their places.

@@ -456,7 +456,7 @@ impl Saga {
     }
 
     /// As far as is known.
-    fn all_undone(&self) -> bool {
+    pub(super) fn all_undone(&self) -> bool {
         self.each()
             .all(|(_, step, run)| !run.needs_undo(step) || run.undone)
     }

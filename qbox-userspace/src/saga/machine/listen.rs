@@ -42,6 +42,14 @@ impl Saga {
         self.each().any(|(_, step, run)| run.listens(step))
     }
 
+    /// The steps of which something may be heard yet, if nothing else keeps the saga from its end; else none.
+    #[must_use]
+    pub fn only_listens(&self) -> Vec<StepId> {
+        let undone = self.compensating.is_some() && self.ended.is_none() && self.all_undone();
+        let listening = self.each().filter(|(_, step, run)| undone && run.listens(step));
+        listening.map(|(id, ..)| id).collect()
+    }
+
     /// Nothing is heard any more, or nobody needs to.
     pub(super) fn stop_listening(&mut self) {
         for run in &mut self.runs {

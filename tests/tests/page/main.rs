@@ -146,6 +146,118 @@ fn every_view_in_both_schemes_and_at_phone_width() -> Result<()> {
     Ok(())
 }
 
+/// Beside the sagas that run, one that is only observed: its triggers come as they do, what would have been stands beside what was
+/// answered, and all of it can be reached by the keyboard and read on a phone.
+#[test]
+fn observed_triggers_are_listed_as_they_come_and_show_what_would_have_been() -> Result<()> {
+    let _one = browser::one_at_a_time();
+    let text = std::fs::read_to_string(qbox_tests::workspace().join(qbox_tests::BOOK_TRIP))?;
+    let observed = text
+        .replace("[trigger]", "mode = \"observe\"\n[trigger]")
+        .replace("\"book-trip\"", "\"only-look\"")
+        .replace("\"parallel\"", "\"sequential\"")
+        .replace("/trips/{trip}", "/looked/{trip}");
+    anyhow::ensure!(
+        observed.contains("only-look") && observed.contains("/looked/{trip}"),
+        "{observed}"
+    );
+    let world = World::new(&Settings::sagas([text, observed]))?;
+    let page = page(&world)?;
+    let mut browser = Browser::start(&world.node)?;
+    browser.open(&page, DESK, "light")?;
+    browser.see("main", "One saga is only observed")?;
+    browser.click("nav a[href='#/observed']")?;
+    browser.see("main", "Nothing yet")?;
+    browser.look("observed-none")?;
+
+    // Without a reload: two triggers, the second with what a careless page would run.
+    let look = |id: &str, body: &str| {
+        let url = format!("http://trips.default.svc:8080/looked/{id}");
+        world.client.http(["-X", "POST", &url, "-d", body])
+    };
+    let (status, _) = look("1", r#"{"guest":"Ada","car":"small"}"#)?;
+    browser.see("table.observed tbody tr", "committed")?;
+    browser.see(
+        "table.observed tbody tr",
+        "http://trips.default.svc:8080/looked/1",
+    )?;
+    look("2", r#"{"guest":"<img src=x onerror=alert(1)>"}"#)?;
+    browser.see("table.observed tbody tr", "/looked/2")?;
+    browser.see("table.observed tbody tr .n", &status.to_string())?;
+    browser.look("observed")?;
+
+    // By the keyboard to the youngest.
+    browser.press("j")?;
+    browser.press("Enter")?;
+    browser.see("h1", "only-look")?;
+    browser.see(".facts", "/looked/2")?;
+    browser.see(".facts", "from the service itself")?;
+    browser.see(".graph .node", "hotel")?;
+    browser.see("table.would", "PUT http://hotel.default.svc:8080/bookings/2")?;
+    browser.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")?;
+    browser.see("table.would pre", "<img src=x onerror=alert(1)>")?;
+    anyhow::ensure!(
+        browser.count("main img")? == 0,
+        "what a caller sent became markup"
+    );
+    anyhow::ensure!(browser.count(".graph .edge")? > 0, "the steps' order is missing");
+    browser.look("observed-one")?;
+    anyhow::ensure!(world.qbox.admin().sagas()?.is_empty());
+
+    let observed = world.qbox.admin().json("/api/v1/observed")?;
+    let id = observed["observed"][0]["id"].as_str().context("no id")?;
+    for (name, size, scheme) in [("dark", DESK, "dark"), ("phone", PHONE, "light")] {
+        browser.open(&format!("{page}#/observed"), size, scheme)?;
+        browser.see("table.observed", "only-look")?;
+        browser.look(&format!("observed-{name}"))?;
+        browser.open(&format!("{page}#/observed/{id}"), size, scheme)?;
+        browser.see("table.would", "PUT http://hotel.default.svc:8080/bookings/2")?;
+        browser.look(&format!("observed-one-{name}"))?;
+    }
+    // Of that saga alone; from its definition.
+    browser.open(&format!("{page}#/definitions"), DESK, "light")?;
+    browser.click("text=its observed triggers")?;
+    browser.see("table.observed", "only-look")?;
+    browser.fill("input[type=search]", "another")?;
+    browser.see("main", "Nothing of that saga was observed")?;
+    // One that has made room for others, or never was.
+    browser.open(
+        &format!("{page}#/observed/00000000-0000-7000-8000-000000000000"),
+        DESK,
+        "light",
+    )?;
+    browser.see(".trouble", "nothing of that id was observed")
+}
+
+/// A saga that is undone, and listens to an attempt that it has given up, says why it has not ended.
+#[test]
+fn a_saga_that_only_waits_for_a_late_answer_says_so() -> Result<()> {
+    let _one = browser::one_at_a_time();
+    let text = std::fs::read_to_string(qbox_tests::workspace().join(qbox_tests::BOOK_TRIP))?;
+    let settings = Settings {
+        linger: Some("600s"),
+        ..Settings::saga(text.replace("timeout = \"2s\"", "timeout = \"400ms\""))
+    };
+    let world = World::new(&settings)?;
+    let page = page(&world)?;
+    let late = Act::ServeAfter(std::time::Duration::from_secs(600));
+    world.service("flight")?.when_booking(late);
+    world.book("1", r#"{"guest":"Ada","nights":3,"car":"small"}"#)?;
+    let mut browser = Browser::start(&world.node)?;
+    browser.open(&page, DESK, "light")?;
+    browser.see("table.sagas tbody tr", "waits for what may come late")?;
+    browser.click("table.sagas tbody a")?;
+    browser.see(
+        "section[aria-labelledby=waits]",
+        "It only waits for a late answer of flight",
+    )?;
+    browser.look("waits")?;
+    browser.click("nav a[href='#/node']")?;
+    browser.see(".facts", "only wait for a late answer")?;
+    browser.see("table.maps", "flows")?;
+    Ok(())
+}
+
 #[test]
 fn what_callers_send_is_text() -> Result<()> {
     let _one = browser::one_at_a_time();

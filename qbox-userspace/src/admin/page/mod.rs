@@ -28,7 +28,7 @@ macro_rules! files {
 }
 
 /// Where each file is, its type, and what is in it.
-const FILES: [(&str, &str, &str); 18] = files![
+const FILES: [(&str, &str, &str); 20] = files![
     "/", HTML, "index.html";
     "/assets/api.js", SCRIPT, "api.js";
     "/assets/app.js", SCRIPT, "app.js";
@@ -37,7 +37,9 @@ const FILES: [(&str, &str, &str); 18] = files![
     "/assets/icon.svg", SVG, "icon.svg";
     "/assets/list.js", SCRIPT, "list.js";
     "/assets/node.js", SCRIPT, "node.js";
+    "/assets/observed.js", SCRIPT, "observed.js";
     "/assets/rates.js", SCRIPT, "rates.js";
+    "/assets/rows.js", SCRIPT, "rows.js";
     "/assets/saga.js", SCRIPT, "saga.js";
     "/assets/style.css", STYLE, "style.css";
     "/assets/theme.js", SCRIPT, "theme.js";

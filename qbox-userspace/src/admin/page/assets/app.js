@@ -5,6 +5,7 @@ import { live as follow, onTokenNeeded, remember } from "/assets/api.js";
 import { Definitions } from "/assets/definitions.js";
 import { Sagas } from "/assets/list.js";
 import { Node } from "/assets/node.js";
+import { Observed, ObservedPage } from "/assets/observed.js";
 import { Tally } from "/assets/rates.js";
 import { SagaPage } from "/assets/saga.js";
 import { Modal } from "/assets/ui.js";
@@ -14,7 +15,7 @@ function route() {
   return { view, id: decodeURIComponent(rest) };
 }
 
-const VIEWS = [["", "Sagas"], ["definitions", "Definitions"], ["node", "Node"]];
+const VIEWS = [["", "Sagas"], ["observed", "Observed"], ["definitions", "Definitions"], ["node", "Node"]];
 
 function Theme() {
   const choose = () => {
@@ -66,18 +67,22 @@ function App() {
     document.title = `${stuck ? `(${stuck} stuck) ` : ""}${at.view === "saga" ? "Saga" : VIEWS.find(([view]) => view === at.view)?.[1] ?? ""} · Qbox`;
   }, [live?.states?.stuck, at.view]);
   const amiss = live?.amiss ?? [];
+  // Where nothing is observed, and nothing ever was, there is nothing to see.
+  const views = VIEWS.filter(([view]) => view !== "observed" || at.view === view || live?.observing || live?.observed);
   const health = lost ? ["lost", "no connection"] : !live ? ["", "connecting"] : amiss.length ? ["bad", "not ready"] : ["good", "ready"];
   return html`
     <a class="jump" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>To the content</a>
     <header class="top">
       <a class="brand" href="#/"><img src="/assets/icon.svg" alt="" width="22" height="22" /> Qbox</a>
-      <nav aria-label="Views">${VIEWS.map(([view, name]) => html`<a href="#/${view}" aria-current=${at.view === view || (view === "" && at.view === "saga") ? "page" : undefined}>${name}${view === "" && live?.states?.stuck ? html` <span class="count">${live.states.stuck}</span>` : null}</a>`)}</nav>
+      <nav aria-label="Views">${views.map(([view, name]) => html`<a href="#/${view}" aria-current=${at.view === view || (view === "" && at.view === "saga") ? "page" : undefined}>${name}${view === "" && live?.states?.stuck ? html` <span class="count">${live.states.stuck}</span>` : null}</a>`)}</nav>
       <span class="health ${health[0]}" role="status" title=${lost ?? amiss.join("; ")}>${health[1]}</span>
       <${Theme} />
     </header>
     ${amiss.length && !lost ? html`<p class="trouble wide" role="alert">Not ready: ${amiss.join("; ")}</p>` : null}
     <main ref=${main} id="main" tabindex="-1">
       ${at.view === "saga" ? html`<${SagaPage} id=${at.id} live=${live} key=${at.id} />`
+        : at.view === "observed" && at.id ? html`<${ObservedPage} id=${at.id} live=${live} key=${at.id} />`
+        : at.view === "observed" ? html`<${Observed} live=${live} />`
         : at.view === "definitions" ? html`<${Definitions} live=${live} />`
         : at.view === "node" ? html`<${Node} live=${live} />`
         : html`<${Sagas} live=${live} rates=${rates.current} key=${`list${theme}`} />`}

@@ -23,7 +23,7 @@ export function Definitions({ live }) {
         <h2 id="d-${each.name}">${each.name} ${each.mode === "observe" ? html`<span class="badge s-observed">observe</span>` : null}</h2>
         <p><code>${each.trigger.method ?? "any method"} ${url(each.trigger)}</code></p>
         <${Graph} steps=${each.steps} label="The steps of ${each.name}" />
-        <p class="dim"><code title=${each.hash}>${each.hash.slice(0, 12)}</code>${each.file ? ` · ${each.file}` : ""} · since ${moment(each.since)} · <a href="#/?name=${encodeURIComponent(each.name)}">its sagas</a></p>
+        <p class="dim"><code title=${each.hash}>${each.hash.slice(0, 12)}</code>${each.file ? ` · ${each.file}` : ""} · since ${moment(each.since)} · ${each.mode === "observe" ? html`<a href="#/observed?name=${encodeURIComponent(each.name)}">its observed triggers</a>` : html`<a href="#/?name=${encodeURIComponent(each.name)}">its sagas</a>`}</p>
       </section>`)}
     </div>`;
 }

@@ -47,8 +47,9 @@ export function Graph({ steps, label, chosen, onChoose, across = true }) {
     const most = Math.floor((wide - 24) / LETTER);
     return text.length > most ? `${text.slice(0, most - 1)}…` : text;
   };
-  return html`<div class="graph">
-    <svg viewBox="0 0 ${width} ${height}" width=${width} height=${height} role="group" aria-label=${label}>
+  // Where no step can be chosen the picture itself has to be, or the keyboard could not scroll it.
+  return html`<div class="graph" tabindex=${onChoose ? undefined : 0} role=${onChoose ? undefined : "group"} aria-label=${onChoose ? undefined : label}>
+    <svg viewBox="0 0 ${width} ${height}" width=${width} height=${height} role="group" aria-label=${onChoose ? label : undefined}>
       <defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0,0L8,4L0,8z" class="tip" /></marker></defs>
       ${graph.edges().map((edge) => html`<path class="edge" d=${path(graph, edge, across)} marker-end="url(#tip)" />`)}
       ${graph.nodes().map((name) => {

@@ -1,9 +1,10 @@
 // The list of sagas: those that need a person first, then all, the youngest first. Only the rows in sight are drawn.
 
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "/assets/vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "/assets/vendor/preact.js";
 import { get } from "/assets/api.js";
-import { Badge, GOING, STATES, Trouble, ago, moment, nowMicros, span, useLoaded, useNow, word } from "/assets/ui.js";
 import { Rates } from "/assets/rates.js";
+import { Space, useRows, useTyped, youngest } from "/assets/rows.js";
+import { Badge, GOING, Trouble, ago, moment, span, useLoaded, useNow, word } from "/assets/ui.js";
 
 const PAGE = 200;
 /** As many as are kept in the page; older ones are found by a filter. */
@@ -36,9 +37,6 @@ function query(states, asked, more) {
   if (states.size) parameters.set("state", [...states].join(","));
   return `/api/v1/sagas?${parameters}`;
 }
-
-/** Ids are UUIDs of version 7: they sort by time. */
-const youngest = (a, b) => (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
 
 /** The sagas that match, as many as were looked at, kept up to date. */
 function useSagas(states, asked, revision) {
@@ -110,36 +108,6 @@ function useSagas(states, asked, revision) {
   return { ...view, more, sight: (from, to) => { kept.current.sight = [from, to]; } };
 }
 
-/** The rows in sight of a long table. */
-function useWindow(count, height) {
-  const box = useRef(null);
-  const [range, set] = useState([0, 40]);
-  useLayoutEffect(() => {
-    const look = () => {
-      const top = box.current?.getBoundingClientRect().top ?? 0;
-      const from = Math.max(0, Math.floor(-top / height) - 10);
-      const to = Math.min(count, Math.ceil((innerHeight - top) / height) + 10);
-      set((old) => (old[0] === from && old[1] === to ? old : [from, Math.max(from, to)]));
-    };
-    look();
-    addEventListener("scroll", look, { passive: true });
-    addEventListener("resize", look);
-    return () => { removeEventListener("scroll", look); removeEventListener("resize", look); };
-  }, [count, height]);
-  return [box, range];
-}
-
-function useNarrow() {
-  const [narrow, set] = useState(matchMedia("(max-width: 720px)").matches);
-  useEffect(() => {
-    const media = matchMedia("(max-width: 720px)");
-    const change = () => set(media.matches);
-    media.addEventListener("change", change);
-    return () => media.removeEventListener("change", change);
-  }, []);
-  return narrow;
-}
-
 /** Those that only a person can finish, before all others. */
 function NeedYou({ revision }) {
   const { value, error } = useLoaded((signal) => get("/api/v1/sagas?state=stuck,halted&limit=50", signal), [revision]);
@@ -164,37 +132,16 @@ function NeedYou({ revision }) {
 /** The first page that one sees. */
 export function Sagas({ live, rates }) {
   const [states, setStates] = useState(new Set());
-  const [typed, setTyped] = useState(() => new URLSearchParams(location.hash.split("?")[1]).get("name") ?? "");
-  const [text, setText] = useState(typed);
-  const [at, setAt] = useState(-1);
+  const [typed, setTyped, text] = useTyped("name");
   const search = useRef(null);
-  const narrow = useNarrow();
   const now = useNow();
-  useEffect(() => { const timer = setTimeout(() => setText(typed), 200); return () => clearTimeout(timer); }, [typed]);
   const { asked, id, wrong } = useMemo(() => parse(text), [text]);
   useEffect(() => { if (id) location.hash = `#/saga/${id}`; }, [id]);
   const revision = live?.revision ?? 0;
   const { sagas, next, error, loaded, more, sight } = useSagas(states, asked, revision);
-  const height = narrow ? 62 : 38;
-  const [box, [from, to]] = useWindow(sagas.length, height);
+  const { box, from, to, at, above, below } = useRows(sagas, (saga) => `#/saga/${saga.id}`, search);
   useEffect(() => { sight(from, to); if (next && to > sagas.length - 60) more(); }, [from, to, next, sagas.length]);
   const toggle = (state) => setStates((old) => { const fresh = new Set(old); if (!fresh.delete(state)) fresh.add(state); return fresh; });
-  useEffect(() => {
-    const key = (event) => {
-      const field = event.target.closest?.("input, textarea, select, dialog");
-      if (event.key === "/" && !field) { event.preventDefault(); search.current?.focus(); return; }
-      if (field || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key === "j" || event.key === "k") {
-        const to = Math.min(sagas.length - 1, Math.max(0, at + (event.key === "j" ? 1 : -1)));
-        setAt(to);
-        const top = box.current.getBoundingClientRect().top + scrollY + to * height;
-        if (top < scrollY + 120) scrollTo({ top: top - 120 }); else if (top > scrollY + innerHeight - 100) scrollTo({ top: top - innerHeight + 100 });
-      }
-      if (event.key === "Enter" && at >= 0 && sagas[at] && event.target === document.body) location.hash = `#/saga/${sagas[at].id}`;
-    };
-    addEventListener("keydown", key);
-    return () => removeEventListener("keydown", key);
-  }, [sagas, at, height]);
   const counts = live?.states ?? {};
   return html`
     <h1 class="unseen">Sagas</h1>
@@ -223,12 +170,12 @@ export function Sagas({ live, rates }) {
       <table class="sagas">
         <thead><tr><th scope="col">State</th><th scope="col">Saga</th><th scope="col">What failed</th><th scope="col" class="n">Answered</th><th scope="col" class="n">Took</th><th scope="col" class="n">Came</th></tr></thead>
         <tbody ref=${box}>
-          ${from > 0 ? html`<tr aria-hidden="true"><td colspan="6" style=${{ height: `${from * height}px`, padding: 0 }}></td></tr>` : null}
+          <${Space} high=${above} />
           ${sagas.slice(from, to).map((saga, n) => html`<${Row} key=${saga.id} saga=${saga} now=${now} at=${from + n === at} />`)}
-          ${to < sagas.length ? html`<tr aria-hidden="true"><td colspan="6" style=${{ height: `${(sagas.length - to) * height}px`, padding: 0 }}></td></tr>` : null}
+          <${Space} high=${below} />
         </tbody>
       </table>
-      ${loaded && !sagas.length && !error ? html`<p class="empty">${states.size || text ? "No saga is like that." : "No saga yet. One begins when a pod sends a request that a saga file's trigger names."}</p>` : null}
+      ${loaded && !sagas.length && !error ? html`<p class="empty">${states.size || text ? "No saga is like that." : "No saga yet. One begins when a pod sends a request that a saga file's trigger names."}${live?.observing ? html` <a href="#/observed">${live.observing === 1 ? "One saga is" : `${live.observing} sagas are`} only observed.</a>` : null}</p>` : null}
       ${sagas.length ? html`<p class="foot" aria-live="off">${sagas.length}${next ? " so far; further ones come as you scroll" : " in all"}</p>` : null}
     </section>`;
 }
@@ -238,7 +185,7 @@ function Row({ saga, now, at }) {
   return html`<tr class=${at ? "at" : ""}>
     <td><${Badge} state=${saga.state} paused=${saga.paused} /></td>
     <th scope="row"><a href="#/saga/${saga.id}"><b>${saga.name}</b> <code>${saga.id}</code></a></th>
-    <td class="what" title=${saga.cause ?? ""}>${saga.cause?.replaceAll("`", "") ?? ""}</td>
+    <td class="what" title=${saga.cause ?? ""}>${saga.listening ? "undone; waits for what may come late: " : ""}${saga.cause?.replaceAll("`", "") ?? ""}</td>
     <td class="n">${saga.replied?.status ?? ""}</td>
     <td class="n">${span(took)}</td>
     <td class="n"><time title=${moment(saga.arrived)}>${ago(saga.arrived, now)}</time></td>

@@ -93,6 +93,17 @@ function Why({ saga, now, onAct }) {
   </section>`;
 }
 
+/** Why it has not ended although nothing of it is left to do. */
+function Waits({ saga }) {
+  const { listening } = saga;
+  if (listening) {
+    return html`<section class="panel" aria-labelledby="waits"><h2 id="waits">Why has it not ended?</h2>
+      <p>All is undone, and its caller is answered. It only waits for a late answer of <b>${listening.steps.join(", ")}</b>, until <time>${moment(listening.until)}</time> at the most (<code>linger</code> of <code>[upstream]</code>): a success that still comes is undone too.</p></section>`;
+  }
+  if (!ENDED.includes(saga.state) || saga.ended) return null;
+  return html`<section class="panel" aria-labelledby="waits"><h2 id="waits">Why has it not ended?</h2><p>An attempt is still in flight. Whatever it is answered, the outcome stays.</p></section>`;
+}
+
 function History({ saga, chosen }) {
   const shown = chosen ? saga.events.filter((event) => event.step === chosen) : saga.events;
   return html`<table class="history">
@@ -108,11 +119,11 @@ function History({ saga, chosen }) {
 }
 
 /** A request or an answer, as far as it may be shown. */
-function Message({ event }) {
+export function Message({ event }) {
   if (!event.headers?.length && !event.body) return null;
   const more = event.body_bytes ? html`<span class="dim"> … ${event.body_bytes} bytes in all</span>` : null;
   const open = event.kind === "ended" && event.class !== "applied";
-  return html`<details open=${open}><summary>${event.kind === "ended" ? "answer" : "request"}</summary>
+  return html`<details open=${open}><summary>${{ ended: "answer", trigger: "the trigger" }[event.kind] ?? "request"}</summary>
     ${event.headers?.length ? html`<pre>${event.headers.map(([name, value]) => `${name}: ${value}`).join("\n")}</pre>` : null}
     ${event.body ? html`<pre>${event.body}</pre>` : null}${more}
   </details>`;
@@ -157,6 +168,7 @@ export function SagaPage({ id, live }) {
     <${Trouble} error=${error} />
     <p role="status" class=${done ? "done" : "unseen"}>${done ? `${done}: recorded.` : ""}</p>
     <${Why} saga=${saga} now=${now} onAct=${act} />
+    <${Waits} saga=${saga} />
     <section aria-labelledby="picture"><h2 id="picture">Steps</h2>
       <${Graph} steps=${saga.steps} label="The steps of ${saga.name}" chosen=${chosen} onChoose=${setChosen} />
     </section>

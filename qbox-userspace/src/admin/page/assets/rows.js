@@ -1,0 +1,81 @@
+// What long lists share: only the rows in sight are drawn, the keys go through them, and a search waits until one has typed.
+
+import { html, useEffect, useLayoutEffect, useRef, useState } from "/assets/vendor/preact.js";
+
+/** Ids are UUIDs of version 7: they sort by time. */
+export const youngest = (a, b) => (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
+
+/** A search field's text, how to change it, and the text once one has stopped typing. It begins with that parameter of the address. */
+export function useTyped(parameter) {
+  const [typed, setTyped] = useState(() => new URLSearchParams(location.hash.split("?")[1]).get(parameter) ?? "");
+  const [text, setText] = useState(typed);
+  useEffect(() => { const timer = setTimeout(() => setText(typed), 200); return () => clearTimeout(timer); }, [typed]);
+  return [typed, setTyped, text];
+}
+
+/** The rows in sight of a long table. */
+function useWindow(count, height) {
+  const box = useRef(null);
+  const [range, set] = useState([0, 40]);
+  useLayoutEffect(() => {
+    const look = () => {
+      const top = box.current?.getBoundingClientRect().top ?? 0;
+      const from = Math.max(0, Math.floor(-top / height) - 10);
+      const to = Math.min(count, Math.ceil((innerHeight - top) / height) + 10);
+      set((old) => (old[0] === from && old[1] === to ? old : [from, Math.max(from, to)]));
+    };
+    look();
+    addEventListener("scroll", look, { passive: true });
+    addEventListener("resize", look);
+    return () => { removeEventListener("scroll", look); removeEventListener("resize", look); };
+  }, [count, height]);
+  return [box, range];
+}
+
+function useNarrow() {
+  const [narrow, set] = useState(matchMedia("(max-width: 720px)").matches);
+  useEffect(() => {
+    const media = matchMedia("(max-width: 720px)");
+    const change = () => set(media.matches);
+    media.addEventListener("change", change);
+    return () => media.removeEventListener("change", change);
+  }, []);
+  return narrow;
+}
+
+/**
+ * The rows from `from` to `to` are to be drawn, in an element with the ref `box`, between two spaces of `above` and `below` pixels; `at` is the
+ * chosen one's place. j and k choose, Enter follows `link(row)`, and / goes to the field with the ref `search`.
+ */
+export function useRows(rows, link, search) {
+  const [at, setAt] = useState(-1);
+  const height = useNarrow() ? 62 : 38;
+  const [box, [from, to]] = useWindow(rows.length, height);
+  // As it was drawn last: the next key may come before the effects of this one.
+  const drawn = useRef(null);
+  drawn.current = { rows, at, height };
+  useEffect(() => {
+    const key = (event) => {
+      const { rows, at, height } = drawn.current;
+      const field = event.target.closest?.("input, textarea, select, dialog");
+      if (event.key === "/" && !field) { event.preventDefault(); search.current?.focus(); return; }
+      if (field || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "j" || event.key === "k") {
+        const to = Math.min(rows.length - 1, Math.max(0, at + (event.key === "j" ? 1 : -1)));
+        setAt(to);
+        const top = box.current.getBoundingClientRect().top + scrollY + to * height;
+        if (top < scrollY + 120) scrollTo({ top: top - 120 }); else if (top > scrollY + innerHeight - 100) scrollTo({ top: top - innerHeight + 100 });
+      }
+      const here = event.target === document.body || event.target.id === "main";
+      if (event.key === "Enter" && at >= 0 && rows[at] && here) location.hash = link(rows[at]);
+    };
+    addEventListener("keydown", key);
+    return () => removeEventListener("keydown", key);
+  }, []);
+  return { box, from, to, at, above: from * height, below: Math.max(0, rows.length - to) * height };
+}
+
+/** Room for rows that are not drawn. */
+export function Space({ high }) {
+  return high > 0 ? html`<tr aria-hidden="true"><td colspan="6" style=${{ height: `${high}px`, padding: 0 }}></td></tr>` : null;
+}

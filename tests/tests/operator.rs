@@ -1,7 +1,7 @@
 //! The operator's hand on the real binary: what is stuck stays stuck over SIGKILL with its cause, and the commands get it out.
 
-use anyhow::{Context, Result};
-use qbox_tests::{Act, Asked, DEADLINE, Qbox, Settings, World, wait_for};
+use anyhow::{Context, Result, ensure};
+use qbox_tests::{Act, Asked, DEADLINE, Qbox, Settings, World, binary, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -292,5 +292,38 @@ fn a_pivot_that_nobody_can_know_of_is_a_persons_to_find_out() -> Result<()> {
     assert_eq!(turned.code, Some(0), "{turned:?}");
     settles(&world, &refused, "compensated")?;
     assert!(world.booked("8").is_empty());
+    Ok(())
+}
+
+/// What people see in a terminal has colours; what a pipe or a file gets, and whoever has set `NO_COLOR`, has none.
+#[test]
+fn colours_are_for_terminals() -> Result<()> {
+    let world = World::book_trip()?;
+    world.book("1", r#"{"guest":"Ada"}"#)?;
+    let run = |program: &str, words: &[&str], no_color: &str| -> Result<String> {
+        let output = Command::new(program)
+            .args(words)
+            .env("QBOX_ADMIN_SOCKET", world.qbox.socket())
+            .env("TERM", "xterm")
+            .env("NO_COLOR", no_color)
+            .output()?;
+        ensure!(output.status.success(), "{words:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?.replace('\r', ""))
+    };
+    let qbox = binary()?.display().to_string();
+    for (words, painted) in [
+        ("status", "\u{1b}[32mready\u{1b}[0m"),
+        ("sagas list", "\u{1b}[32mcommitted\u{1b}[0m"),
+    ] {
+        // script(1) gives it a terminal.
+        let command = format!("{qbox} {words}");
+        let terminal = ["--quiet", "--command", &command, "/dev/null"];
+        let seen = run("script", &terminal, "")?;
+        ensure!(seen.contains(painted), "{words}: {seen:?}");
+        let plain = run(&qbox, &words.split(' ').collect::<Vec<_>>(), "")?;
+        ensure!(!plain.contains('\u{1b}'), "{words}: {plain:?}");
+        let unwanted = run("script", &terminal, "1")?;
+        ensure!(!unwanted.contains('\u{1b}'), "{words}: {unwanted:?}");
+    }
     Ok(())
 }

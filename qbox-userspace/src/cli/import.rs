@@ -5,6 +5,7 @@ use crate::config::{self, Diagnostic, Report};
 use crate::import;
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ pub(super) struct Import {
     /// Write NAME.toml for each saga into this folder, instead of printing them. A file that is there is left alone, and is an error.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print one JSON document instead: the sagas with their texts or, with --out, their files; or what is wrong.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints or writes the sagas.
@@ -32,9 +36,16 @@ pub(super) fn import(args: &Import) -> anyhow::Result<ExitCode> {
         .and_then(|file| import::import(&file));
     let imported = match imported {
         Ok(imported) => imported,
-        Err(found) => return Ok(refused(found)),
+        Err(found) => return Ok(refused(found, args.json)),
     };
     let Some(folder) = &args.out else {
+        if args.json {
+            let sagas = imported
+                .iter()
+                .map(|saga| json!({ "name": saga.name, "text": saga.text }));
+            print(&format!("{:#}\n", json!({ "sagas": sagas.collect::<Vec<_>>() })));
+            return Ok(ExitCode::SUCCESS);
+        }
         let heading = |name: &str| match imported.len() {
             1 => String::new(),
             _ => format!("# ---- {name}.toml ----\n"),
@@ -45,6 +56,7 @@ pub(super) fn import(args: &Import) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     std::fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let mut written = Vec::new();
     for saga in &imported {
         let path = folder.join(format!("{}.toml", saga.name));
         let shown = path.display().to_string();
@@ -60,18 +72,28 @@ pub(super) fn import(args: &Import) -> anyhow::Result<ExitCode> {
             )?;
         file.write_all(saga.text.as_bytes())
             .with_context(|| format!("can't write {shown}"))?;
-        print(&format!("{shown}\n"));
+        match args.json {
+            true => written.push(json!({ "name": saga.name, "file": shown })),
+            false => print(&format!("{shown}\n")),
+        }
+    }
+    if args.json {
+        print(&format!("{:#}\n", json!({ "sagas": written })));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Findings, on standard error.
-pub(super) fn refused(diagnostics: Vec<Diagnostic>) -> ExitCode {
+/// Findings: on standard error for people, as `qbox check` prints them where JSON is asked for.
+pub(super) fn refused(diagnostics: Vec<Diagnostic>, as_json: bool) -> ExitCode {
     let report = Report {
         diagnostics,
         files: 1,
         sagas: 0,
     };
+    if as_json {
+        print(&format!("{:#}\n", report.to_json()));
+        return ExitCode::FAILURE;
+    }
     let mut err = std::io::stderr();
     // Nobody is left to be told that standard error is closed.
     let _ = err.write_all(report.render(err.is_terminal()).as_bytes());

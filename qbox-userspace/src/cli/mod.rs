@@ -6,6 +6,7 @@
 mod act;
 mod check;
 mod client;
+mod colour;
 mod completions;
 mod exec;
 mod import;
@@ -162,6 +163,9 @@ struct Clean {
     /// The pinned programs of every cgroup, whatever the configuration names.
     #[arg(long)]
     all: bool,
+    /// Print one JSON document instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Have the running Qbox read its files again now, as SIGHUP does, and say what is loaded then.
@@ -252,6 +256,7 @@ impl Running {
 /// Reads the process's arguments, does what they say, and gives what the process is to end with.
 #[must_use]
 pub fn main() -> ExitCode {
+    colour::look();
     let done = match Cli::parse().command {
         Command::Run(Run {
             config,
@@ -263,13 +268,12 @@ pub fn main() -> ExitCode {
             takeover,
         })
         .map(|()| ExitCode::SUCCESS),
-        Command::Clean(Clean { config, all }) => app::clean(&config, all).map(|gone| {
-            for what in &gone {
-                print(&format!("removed {what}\n"));
-            }
-            if gone.is_empty() {
-                print("nothing to remove\n");
-            }
+        Command::Clean(Clean { config, all, json }) => app::clean(&config, all).map(|gone| {
+            print(&match (json, gone.is_empty()) {
+                (true, _) => format!("{:#}\n", serde_json::json!({ "removed": gone })),
+                (false, true) => "nothing to remove\n".to_owned(),
+                (false, false) => gone.iter().map(|what| format!("removed {what}\n")).collect(),
+            });
             ExitCode::SUCCESS
         }),
         Command::Check(check) => Ok(check::check(&check.paths, check.json)),
@@ -410,6 +414,23 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    /// But for what prints JSON, a script or pages anyway, or is another program's to print.
+    #[test]
+    fn whatever_is_for_people_can_be_had_as_json() {
+        fn look(command: &clap::Command, missing: &mut Vec<String>) {
+            command.get_subcommands().for_each(|inner| look(inner, missing));
+            let json = command
+                .get_arguments()
+                .any(|argument| argument.get_id() == "json");
+            if !command.has_subcommands() && !json {
+                missing.push(command.get_name().to_owned());
+            }
+        }
+        let mut missing = Vec::new();
+        look(&Cli::command(), &mut missing);
+        assert_eq!(missing, ["run", "schema", "exec", "completions", "man"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! the trigger was answered beside what its saga would have sent.
 
 use super::client::Client;
+use super::colour;
 use super::show::{list, number, plain, table, text};
 use super::time::{moment, span};
 use super::timeline;
@@ -51,7 +52,7 @@ pub(super) fn page(answer: &Value) -> String {
             answered(one),
             match one.get("unrehearsed") {
                 Some(_) => "not known".to_owned(),
-                None => text(one, "state").into_owned(),
+                None => colour::state(&text(one, "state")),
             },
             format!("{} {}", text(one, "method"), text(one, "url")),
         ]

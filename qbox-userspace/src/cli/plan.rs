@@ -58,7 +58,7 @@ enum Format {
 pub(super) fn plan(args: &Plan) -> anyhow::Result<ExitCode> {
     let plan = match config::load_saga_file(&args.saga) {
         Ok((plan, _)) => Arc::new(plan),
-        Err(found) => return Ok(refused(found)),
+        Err(found) => return Ok(refused(found, args.json)),
     };
     match args.format {
         Format::Mermaid => print(&mermaid(&plan)),
@@ -79,7 +79,7 @@ fn rehearse(args: &Plan, plan: Arc<crate::saga::Plan>) -> anyhow::Result<ExitCod
         .map(|path| config::load_answers(path, &plan))
     {
         Some(Ok(answers)) => answers,
-        Some(Err(found)) => return Ok(refused(found)),
+        Some(Err(found)) => return Ok(refused(found, args.json)),
         None => Vec::new(),
     };
     let fail = match &args.fail {

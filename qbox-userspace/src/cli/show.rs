@@ -1,5 +1,6 @@
 //! The API's JSON as text for people. What is missing in the JSON is left out: a newer or older Qbox may be asked.
 
+use super::colour::{self, Colour};
 use super::time::{moment, span};
 use crate::saga::Timestamp;
 use serde_json::Value;
@@ -103,12 +104,16 @@ fn failed(saga: &Value) -> String {
     }
 }
 
-/// The state, and whether an operator holds it.
+/// The state, and whether an operator holds it, or nothing but a late answer.
 fn state(saga: &Value) -> String {
-    match saga.get("paused").and_then(Value::as_bool) {
-        Some(true) => format!("{}, paused", text(saga, "state")),
-        _ => text(saga, "state").into_owned(),
+    let mut state = colour::state(&text(saga, "state"));
+    if saga.get("paused").and_then(Value::as_bool) == Some(true) {
+        state.push_str(", paused");
     }
+    if saga.get("listening").is_some_and(Value::is_object) {
+        state.push_str(", listens");
+    }
+    state
 }
 
 /// `qbox status`.
@@ -168,13 +173,15 @@ pub(super) fn status(answer: &Value) -> String {
         bytes(count("/journal/queued"))
     );
     if answer.get("definitions_current") == Some(&Value::Bool(false)) {
-        out.push_str("the files of the sagas can't be used as they are, and those above were read before: `qbox reload` says why\n");
+        let says = "the files of the sagas can't be used as they are, and those above were read before: `qbox reload` says why";
+        let _ = writeln!(out, "{}", Colour::Bad.paint(says));
     }
     out.push_str(&needs_restart(answer));
     for circuit in list(answer.get("calls").unwrap_or(&Value::Null), "open") {
         let _ = writeln!(
             out,
-            "not called: {}, to which connecting fails, since {} s: {}",
+            "{} {}, to which connecting fails, for {} s: {}",
+            Colour::Doubtful.paint("not called:"),
             text(circuit, "upstream"),
             circuit.get("open").and_then(Value::as_u64).unwrap_or_default(),
             text(circuit, "cause")
@@ -183,7 +190,8 @@ pub(super) fn status(answer: &Value) -> String {
     if count("/uncaptured") > 0 {
         let _ = writeln!(
             out,
-            "not captured: {} pods; /api/v1/pods says why",
+            "{} {} pods; /api/v1/pods says why",
+            Colour::Doubtful.paint("not captured:"),
             count("/uncaptured")
         );
     }
@@ -192,20 +200,27 @@ pub(super) fn status(answer: &Value) -> String {
         if entries > capacity / 5 * 4 {
             let _ = writeln!(
                 out,
-                "nearly full: the eBPF map {}, {entries} of {capacity}",
+                "{} the eBPF map {}, {entries} of {capacity}",
+                Colour::Doubtful.paint("nearly full:"),
                 text(map, "map")
             );
         }
     }
     for doubt in list(answer, "doubts").iter().filter_map(Value::as_str) {
-        let _ = writeln!(out, "may be amiss: {}", plain(doubt));
+        let _ = writeln!(
+            out,
+            "{} {}",
+            Colour::Doubtful.paint("may be amiss:"),
+            plain(doubt)
+        );
     }
     let amiss = list(answer, "amiss");
     if amiss.is_empty() {
-        out.push_str("ready\n");
+        out.push_str(&Colour::Good.paint("ready"));
+        out.push('\n');
     }
     for what in amiss.iter().filter_map(Value::as_str) {
-        let _ = writeln!(out, "not ready: {}", plain(what));
+        let _ = writeln!(out, "{} {}", Colour::Bad.paint("not ready:"), plain(what));
     }
     out
 }
@@ -228,7 +243,8 @@ fn standing(answer: &Value) -> String {
     let mut parts: Vec<String> = states
         .filter_map(|(state, count)| Some((state, count.as_u64().filter(|count| *count > 0)?)))
         .map(|(state, count)| match (state.as_str(), seconds("oldest_stuck")) {
-            ("stuck", Some(since)) => format!("{count} stuck (the longest for {since})"),
+            ("stuck", Some(since)) => Colour::Bad.paint(&format!("{count} stuck (the longest for {since})")),
+            ("stuck" | "halted", _) => Colour::Bad.paint(&format!("{count} {state}")),
             _ => format!("{count} {}", plain(state)),
         })
         .collect();
@@ -296,14 +312,14 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = 
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        cells.map(|cell| colour::width(cell)).max().unwrap_or_default()
     });
     let mut out = String::new();
     for row in &rows {
         let cells: Vec<String> = row
             .iter()
             .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
+            .map(|(cell, width)| format!("{cell}{:1$}", "", width.saturating_sub(colour::width(cell))))
             .collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');

@@ -1,6 +1,7 @@
 //! `qbox sagas tail`: what happens to all sagas, line by line, for as long as someone reads.
 
 use super::Asking;
+use super::colour::Colour;
 use super::show::{plain, text};
 use super::time::moment;
 use crate::saga::Timestamp;
@@ -48,6 +49,10 @@ fn draw(line: &str) -> String {
     };
     let at = moment(Timestamp(at));
     let (saga, name, what) = (text(&event, "saga"), text(&event, "name"), text(&event, "text"));
+    let what = match Colour::of(&text(&event, "kind")) {
+        Some(colour) => colour.paint(&what),
+        None => what.into_owned(),
+    };
     format!("{at}  {saga}  {name}  {what}")
 }
 

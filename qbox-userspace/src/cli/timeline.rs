@@ -1,6 +1,7 @@
 //! `qbox sagas show`: one saga's history as a timeline. At its top what became of it, then where the time went, step by step, then
 //! each attempt with its start, its duration and its answer.
 
+use super::colour::{self, Colour};
 use super::show::{list, number, plain, table, text};
 use super::time::{moment, span};
 use crate::saga::Timestamp;
@@ -31,7 +32,7 @@ fn head(saga: &Value) -> String {
         "{} {}: {}",
         text(saga, "name"),
         text(saga, "id"),
-        text(saga, "state")
+        colour::state(&text(saga, "state"))
     );
     let arrived = number(saga, "arrived").unwrap_or_default();
     let since = |at: u64| span(at.saturating_sub(arrived));
@@ -87,7 +88,7 @@ fn head(saga: &Value) -> String {
         if stuck.get("last").is_some_and(Value::is_string) {
             let _ = write!(what, "; last: {}", text(stuck, "last"));
         }
-        line("stuck", &what);
+        line("stuck", &Colour::Bad.paint(&what));
     }
     if let Some(why) = waits(saga) {
         line("waits", &why);
@@ -129,7 +130,7 @@ fn steps(saga: &Value, events: &[Value]) -> String {
         let bar = bar(&name, events, whole);
         [
             name,
-            text(step, "state").replace('_', " "),
+            colour::state(&text(step, "state").replace('_', " ")),
             match sent {
                 [forward, 0] => forward.to_string(),
                 [forward, back] => format!("{forward}+{back}"),

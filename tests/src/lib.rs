@@ -15,6 +15,7 @@
 mod admin;
 mod authority;
 pub mod bench;
+mod bpf;
 mod bpffs;
 mod cgroup;
 pub mod chaos;
@@ -37,6 +38,7 @@ mod world;
 
 pub use admin::{Admin, Answer};
 pub use authority::{Authority, Shown};
+pub use bpf::{bpftool, detach, map_of};
 pub use bpffs::ensure_bpffs;
 pub use collector::{Collector, attribute};
 pub use dialler::Dialler;

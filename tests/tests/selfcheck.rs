@@ -1,7 +1,7 @@
 //! What the capture finds out about itself: pods that are captured no more, programs that got there first, and how full its maps are.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{Node, Qbox, Settings, World, ensure_bpffs, wait_for, workspace};
+use qbox_tests::{Node, Qbox, Settings, World, bpftool, detach, ensure_bpffs, map_of, wait_for, workspace};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::process::Command;
@@ -14,32 +14,11 @@ fn saga() -> Result<String> {
     Ok(std::fs::read_to_string(workspace().join(qbox_tests::BOOK_TRIP))?)
 }
 
-fn bpftool(words: &[&str]) -> Result<Value> {
-    let output = Command::new("bpftool").arg("--json").args(words).output()?;
-    ensure!(
-        output.status.success(),
-        "bpftool {words:?}: {}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-    Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
-}
-
 /// A program that is detached from outside turns Qbox not ready, within 30 seconds, and is told of each pod.
 #[test]
 fn a_pod_that_is_no_longer_captured_is_found_out() -> Result<()> {
     let world = World::new(&Settings::saga(saga()?))?;
-    let id =
-        std::fs::metadata(world.node.cgroup()).map(|found| std::os::unix::fs::MetadataExt::ino(&found))?;
-    let links = bpftool(&["link", "show"])?;
-    let links = links.as_array().context("no links")?.iter();
-    let mut ours = links.filter(|link| link["cgroup_id"] == id);
-    let link = ours.find(|link| {
-        link["attach_type"]
-            .as_str()
-            .is_some_and(|hook| hook.contains("connect4") || hook.contains("inet4_connect"))
-    });
-    let link = link.context("no link for connect4")?["id"].to_string();
-    bpftool(&["link", "detach", "id", &link])?;
+    detach(&world.node, "connect4")?;
     // One after the other is looked at.
     wait_for("the client's pod to be reported", WITHIN, || {
         let ready = world.qbox.admin().get("/readyz")?;
@@ -123,28 +102,12 @@ fn a_program_that_got_there_first_is_found_out() -> Result<()> {
     Ok(())
 }
 
-/// The id of this node's map of that name: of the programs on its cgroup.
-fn map(node: &Node, name: &str) -> Result<String> {
-    let cgroup = node.cgroup().display().to_string();
-    let programs = bpftool(&["cgroup", "show", &cgroup])?;
-    for program in programs.as_array().context("no programs")? {
-        let program = bpftool(&["prog", "show", "id", &program["id"].to_string()])?;
-        for id in program["map_ids"].as_array().into_iter().flatten() {
-            let found = bpftool(&["map", "show", "id", &id.to_string()])?;
-            if found["name"] == name {
-                return Ok(id.to_string());
-            }
-        }
-    }
-    anyhow::bail!("there is no map {name}")
-}
-
 /// Connections that were turned and never accepted, and namespaces that were announced, put there from outside: both are counted at
 /// the next check.
 #[test]
 fn the_maps_that_the_kernel_fills_are_counted() -> Result<()> {
     let world = World::book_trip()?;
-    let flows = map(&world.node, "FLOWS")?;
+    let flows = map_of(&world.node, "FLOWS")?;
     let value = vec!["0"; 24];
     for number in 1..=7 {
         let number = number.to_string();

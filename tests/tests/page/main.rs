@@ -229,6 +229,28 @@ fn observed_triggers_are_listed_as_they_come_and_show_what_would_have_been() -> 
     browser.see(".trouble", "nothing of that id was observed")
 }
 
+/// Pods that are captured no more are told on every view within 30 seconds, and one by one on the node's.
+#[test]
+fn pods_that_are_no_longer_captured_are_told() -> Result<()> {
+    let _one = browser::one_at_a_time();
+    let world = World::book_trip()?;
+    let page = page(&world)?;
+    let mut browser = Browser::start(&world.node)?;
+    browser.open(&page, DESK, "light")?;
+    browser.see(".health", "ready")?;
+    let since = std::time::Instant::now();
+    qbox_tests::detach(&world.node, "connect4")?;
+    browser.see(".health.bad", "not ready")?;
+    browser.see("[role=alert]", "the pod client is no longer captured")?;
+    let told = since.elapsed();
+    anyhow::ensure!(told < std::time::Duration::from_secs(30), "told after {told:?}");
+    browser.click("nav a[href='#/node']")?;
+    browser.see("section[aria-labelledby=ready]", "Not ready")?;
+    browser.see("table.pods", "qbox's connect4 no longer run for its cgroup")?;
+    browser.see("nav a[href='#/node'] .count", "6")?;
+    browser.look("captured-no-more")
+}
+
 /// A saga that is undone, and listens to an attempt that it has given up, says why it has not ended.
 #[test]
 fn a_saga_that_only_waits_for_a_late_answer_says_so() -> Result<()> {

@@ -68,13 +68,15 @@ function App() {
   }, [live?.states?.stuck, at.view]);
   const amiss = live?.amiss ?? [];
   // Where nothing is observed, and nothing ever was, there is nothing to see.
+  // What somebody has to look at there.
+  const count = (view) => (view === "" ? live?.states?.stuck : view === "node" ? (live?.uncaptured ?? 0) + (live?.doubts?.length ?? 0) : 0);
   const views = VIEWS.filter(([view]) => view !== "observed" || at.view === view || live?.observing || live?.observed);
   const health = lost ? ["lost", "no connection"] : !live ? ["", "connecting"] : amiss.length ? ["bad", "not ready"] : ["good", "ready"];
   return html`
     <a class="jump" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>To the content</a>
     <header class="top">
       <a class="brand" href="#/"><img src="/assets/icon.svg" alt="" width="22" height="22" /> Qbox</a>
-      <nav aria-label="Views">${views.map(([view, name]) => html`<a href="#/${view}" aria-current=${at.view === view || (view === "" && at.view === "saga") ? "page" : undefined}>${name}${view === "" && live?.states?.stuck ? html` <span class="count">${live.states.stuck}</span>` : null}</a>`)}</nav>
+      <nav aria-label="Views">${views.map(([view, name]) => html`<a href="#/${view}" aria-current=${at.view === view || (view === "" && at.view === "saga") ? "page" : undefined}>${name}${count(view) ? html` <span class="count">${count(view)}</span>` : null}</a>`)}</nav>
       <span class="health ${health[0]}" role="status" title=${lost ?? amiss.join("; ")}>${health[1]}</span>
       <${Theme} />
     </header>

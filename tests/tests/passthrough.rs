@@ -3,9 +3,11 @@
 //! All connections here are captured (port 8080 of any address could be a trigger's), none is a trigger.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{PORT, Pod, World};
+use qbox_tests::{DEADLINE, Dialler, PORT, Pod, World, wait_for};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -355,6 +357,61 @@ fn a_gibibyte_up_and_down_costs_no_memory() -> Result<()> {
     let growth = peak.saturating_sub(before);
     ensure!(growth < GROWTH, "Qbox grew by {} KiB", growth >> 10);
     eprintln!("Qbox grew by {} KiB, from {} KiB", growth >> 10, before >> 10);
+    Ok(())
+}
+
+/// A program that reads nothing holds its service back, and costs no memory meanwhile; when it reads, all of it is there.
+#[test]
+fn a_gibibyte_that_nobody_reads_stays_with_its_service() -> Result<()> {
+    const BLOCK: usize = 256 << 10;
+    let (world, raw) = world()?;
+    // A first request, so that what is allocated once is there.
+    world.client.http(["http://trips.default.svc:8080/trips/7"])?;
+    let before = world.qbox.resident_bytes()?;
+    let mut dialler = Dialler::start(&world.client)?;
+    // HTTP, and what is copied.
+    for request in [&b"GET / HTTP/1.1\r\nHost: raw:8080\r\n\r\n"[..], b"\x16\x03\x01"] {
+        let sent = Arc::new(AtomicU64::new(0));
+        let server = once(raw.listen(PORT)?, {
+            let sent = Arc::clone(&sent);
+            move |mut stream| {
+                stream.read_exact(&mut vec![0; request.len()])?;
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n")?;
+                let block = vec![b'x'; BLOCK];
+                for _ in 0..GIB / BLOCK as u64 {
+                    stream.write_all(&block)?;
+                    sent.fetch_add(BLOCK as u64, Relaxed);
+                }
+                Ok(())
+            }
+        });
+        let mut client = dialler.connect(raw.ipv4(), PORT)?;
+        client.set_read_timeout(Some(Duration::from_secs(30)))?;
+        client.write_all(request)?;
+        let held = wait_for("the service to be held back", DEADLINE, || {
+            let before = sent.load(Relaxed);
+            thread::sleep(Duration::from_secs(1));
+            Ok((before > 0 && sent.load(Relaxed) == before).then_some(before))
+        })?;
+        // What the kernel's buffers of two connections take.
+        ensure!(held < 64 << 20, "{held} bytes went to a program that reads none");
+        let growth = world.qbox.peak_bytes()?.saturating_sub(before);
+        ensure!(growth < GROWTH, "Qbox grew by {} KiB", growth >> 10);
+        let head = read_until(&mut client, b"\r\n\r\n")?;
+        ensure!(head.starts_with(b"HTTP/1.1 200 "));
+        let mut block = vec![0; BLOCK];
+        let mut left = GIB;
+        while left > 0 {
+            let count = client.read(&mut block)?;
+            ensure!(count > 0, "{left} bytes are missing");
+            ensure!(
+                block[..count].iter().all(|byte| *byte == b'x'),
+                "other bytes came"
+            );
+            left -= count as u64;
+        }
+        join(server)?;
+    }
     Ok(())
 }
 

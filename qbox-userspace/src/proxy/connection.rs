@@ -13,7 +13,7 @@ use super::request::{RequestEnd, RequestSide};
 use super::response::{ResponseEnd, ResponseSide};
 use super::{Handler, Origin, http2, sock};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,6 +118,8 @@ pub(super) struct State {
     pub(super) lost: bool,
     /// The upstream has ended the connection, in either way.
     pub(super) upstream_ended: bool,
+    /// The upstream has said something that nothing it was sent asks for, and it waits to be passed on.
+    pub(super) unasked: bool,
     /// A part of the first awaited response is with the client.
     pub(super) started: bool,
     /// The request side ends the connection: nothing of the upstream's goes out.
@@ -141,6 +143,7 @@ impl State {
             closing: false,
             lost: false,
             upstream_ended: false,
+            unasked: false,
             started: false,
             aborting: false,
             http2: None,
@@ -182,6 +185,14 @@ impl State {
         }
     }
 
+    /// The upstream, if it is connected.
+    pub(super) fn ready(&self) -> Option<Arc<TcpStream>> {
+        match &self.upstream {
+            Upstream::Ready(upstream) => Some(Arc::clone(upstream)),
+            _ => None,
+        }
+    }
+
     /// The upstream could not be connected.
     pub(super) fn failed(&self) -> bool {
         matches!(self.upstream, Upstream::Failed(_))
@@ -216,6 +227,23 @@ impl<H> Link<'_, H> {
         poll_fn(|_| match self.peek(&mut ready) {
             Some(result) => Poll::Ready(result),
             None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// As [`Link::until`], for the request side, which does not read the client meanwhile. The client breaking the connection
+    /// is heard all the same.
+    pub(super) async fn until_client<R>(
+        &self,
+        mut ready: impl FnMut(&mut State) -> Option<R>,
+    ) -> Result<R, RequestEnd> {
+        let mut broken = pin!(sock::broken(self.client));
+        poll_fn(|context| match self.peek(&mut ready) {
+            Some(result) => Poll::Ready(Ok(result)),
+            None => {
+                let broken = broken.as_mut().poll(context);
+                broken.map(|()| Err(RequestEnd::ClientBroke))
+            }
         })
         .await
     }
@@ -272,10 +300,7 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, client: TcpStre
         // Boxed: it is larger than all the rest.
         end = Box::pin(serve_http2(&link, open)).await;
     }
-    let upstream = link.peek(|state| match &state.upstream {
-        Upstream::Ready(upstream) => Some(Arc::clone(upstream)),
-        _ => None,
-    });
+    let upstream = link.peek(|state| state.ready());
     let reset_upstream = || {
         if let Some(upstream) = &upstream {
             sock::reset_on_close(upstream);
@@ -349,6 +374,14 @@ async fn both<H: Handler>(link: &Link<'_, H>, open: u64) -> End {
     let head = link.inner.settings.head;
     let mut request = pin!(RequestSide::new(link, Buffer::new(head)).run());
     let mut response = pin!(ResponseSide::new(link, Buffer::new(head)).run());
+    // Which end nobody reads from any more, since it has finished, may still break.
+    let mut client_breaks = pin!(sock::broken(link.client));
+    let mut upstream_breaks = pin!(async {
+        match link.peek(|state| state.ready()) {
+            Some(upstream) => sock::broken(&upstream).await,
+            None => pending().await,
+        }
+    });
     let mut watched: Option<Waker> = None;
     let (mut request_end, mut response_end) = (None, None);
     poll_fn(|context| {
@@ -390,6 +423,17 @@ async fn both<H: Handler>(link: &Link<'_, H>, open: u64) -> End {
             if !link.changed.swap(false, Ordering::Relaxed) {
                 break;
             }
+        }
+        let deaf = matches!(
+            request_end,
+            Some(RequestEnd::Finished | RequestEnd::UpstreamBroke)
+        );
+        if deaf && client_breaks.as_mut().poll(context).is_ready() {
+            return Poll::Ready(End::Request(RequestEnd::ClientBroke));
+        }
+        let deaf = response_end == Some(ResponseEnd::Finished);
+        if deaf && upstream_breaks.as_mut().poll(context).is_ready() {
+            return Poll::Ready(End::Response(ResponseEnd::UpstreamBroke));
         }
         Poll::Pending
     })

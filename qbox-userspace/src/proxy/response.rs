@@ -8,6 +8,7 @@ use super::connection::{Failure, Link, State, Target, Upstream};
 use super::explicit::loops;
 use super::framing::Body;
 use super::head::{self, End};
+use super::sock::Cut;
 use super::{Handler, Heard, http2, sock};
 use crate::upstream::{dial, resolve};
 use std::future::poll_fn;
@@ -15,8 +16,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// How long a client may take nothing of what a service has sent that has then broken its connection.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A named place that no request is sent to.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,15 @@ pub(super) enum ResponseEnd {
     ClientBroke,
     /// The connection is HTTP/2's.
     Left,
+}
+
+impl From<Cut> for ResponseEnd {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Reader => Self::ClientBroke,
+            Cut::Writer => Self::UpstreamBroke,
+        }
+    }
 }
 
 /// What comes next in the upstream's bytes.
@@ -138,6 +152,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     self.phase = Phase::Head { searched: 0 };
                     self.buffer.scan(usize::MAX);
                     self.buffer.written();
+                    self.link.peek(|state| state.unasked = false);
                 }
                 Err(failure) => {
                     self.link.inner.counters.errors.dial.add();
@@ -213,13 +228,13 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
     async fn relay(&mut self, upstream: &TcpStream) -> Option<ResponseEnd> {
         loop {
             match self.read(upstream).await {
-                Read::Some => match self.pass_on().await {
+                Read::Some => match self.pass_on(upstream).await {
                     Ok(true) => {}
                     Ok(false) => return None,
-                    Err(_) => return Some(ResponseEnd::ClientBroke),
+                    Err(cut) => return Some(cut.into()),
                 },
-                Read::End => return self.end(false).await,
-                Read::Broken => return self.end(true).await,
+                Read::End => return self.end(Some(upstream)).await,
+                Read::Broken => return self.end(None).await,
                 Read::Redial => return None,
                 Read::Left => return Some(self.leave()),
             }
@@ -258,14 +273,13 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
     }
 
     /// Passes on what the buffer holds, but for half a head. `false`: the request side has left this upstream.
-    async fn pass_on(&mut self) -> io::Result<bool> {
+    async fn pass_on(&mut self, upstream: &TcpStream) -> Result<bool, Cut> {
         let counters = &self.link.inner.counters;
         loop {
             let link = self.link;
             // The scan notes under the same lock that the client is about to get a part of a response.
             let (scan, done) = link.peek(|state| self.scan(state));
-            sock::write_all(link.client, self.buffer.pending()).await?;
-            self.buffer.written();
+            self.deliver(Some(upstream)).await?;
             if done > 0 {
                 let started = matches!(self.phase, Phase::Body(_));
                 link.update(|state| {
@@ -312,6 +326,13 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         }
     }
 
+    /// Writes what is pending, as long as the client takes some of it or the upstream stands.
+    async fn deliver(&mut self, upstream: Option<&TcpStream>) -> Result<(), Cut> {
+        sock::pass(self.link.client, self.buffer.pending(), upstream, PATIENCE).await?;
+        self.buffer.written();
+        Ok(())
+    }
+
     /// A server of HTTP/2 need not wait for its client (RFC 9113, 3.4). Whether the client speaks HTTP/2, too?
     async fn http2_follows(&self) -> bool {
         let known = self.link.until(|state| {
@@ -332,8 +353,10 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
     /// Understands as much of the buffer as it can; says how many responses it saw the end of.
     fn scan(&mut self, state: &mut State) -> (Scan, usize) {
         if state.held() {
+            state.unasked = true;
             return (Scan::Hold, 0);
         }
+        state.unasked = false;
         if state.opaque || state.lost {
             self.buffer.scan(usize::MAX);
             return (Scan::Opaque, 0);
@@ -415,22 +438,19 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
         }
     }
 
-    /// Passes the upstream's end on, and before it what it left half said. `None`: the request side has left it.
-    async fn end(&mut self, broken: bool) -> Option<ResponseEnd> {
+    /// Passes the end of the upstream (`None`: it is broken) on, and before it what it left half said. `None`: the request
+    /// side has left it.
+    async fn end(&mut self, upstream: Option<&TcpStream>) -> Option<ResponseEnd> {
         self.link.update(|state| state.upstream_ended = true);
         if !self.released().await {
             self.link.update(|state| state.upstream_ended = false);
             return None;
         }
         self.buffer.scan(usize::MAX);
-        if sock::write_all(self.link.client, self.buffer.pending())
-            .await
-            .is_err()
-        {
-            return Some(ResponseEnd::ClientBroke);
+        if let Err(cut) = self.deliver(upstream).await {
+            return Some(cut.into());
         }
-        self.buffer.written();
-        if broken {
+        if upstream.is_none() {
             return Some(ResponseEnd::UpstreamBroke);
         }
         self.link.update(State::lose);

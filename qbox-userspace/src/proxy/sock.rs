@@ -2,13 +2,16 @@
 //! client. Knows no protocol. Errors are the socket's own.
 
 use socket2::{SockRef, TcpKeepalive};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 /// Reads what is there. `Ok(0)` is the peer's end (or an empty `buffer`).
 pub(super) fn poll_read(
@@ -45,6 +48,67 @@ pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Resul
         bytes = bytes.get(count..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// Why bytes that one end sent did not all come to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Whom they are for takes no more.
+    Reader,
+    /// Who sent them has broken its connection.
+    Writer,
+}
+
+/// Writes all of `bytes`, which are `writer`'s (`None`: it has broken its connection already). Nobody reads from it as long
+/// as `stream` takes nothing; that it breaks is heard all the same, and `patience` is how long `stream` may then go on to
+/// take nothing.
+pub(super) async fn pass(
+    stream: &TcpStream,
+    mut bytes: &[u8],
+    writer: Option<&TcpStream>,
+    patience: Duration,
+) -> Result<(), Cut> {
+    let mut breaks = pin!(async {
+        if let Some(writer) = writer {
+            broken(writer).await;
+        }
+    });
+    let mut is_broken = false;
+    while !bytes.is_empty() {
+        // Boxed: rare, and larger than all the rest.
+        let mut late: Option<Pin<Box<Sleep>>> = None;
+        let written = poll_fn(|context| {
+            if let Poll::Ready(done) = poll_write(stream, context, bytes) {
+                return Poll::Ready(done.map_err(|_| Cut::Reader));
+            }
+            if !is_broken {
+                ready!(breaks.as_mut().poll(context));
+                is_broken = true;
+            }
+            if patience.is_zero() {
+                return Poll::Ready(Err(Cut::Writer));
+            }
+            let late = late.get_or_insert_with(|| Box::pin(sleep(patience)));
+            late.as_mut().poll(context).map(|()| Err(Cut::Writer))
+        });
+        let written = written.await?;
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Waits until the connection is broken: a RST has come, or the kernel has given the peer up. An orderly end is none. What
+/// the peer had sent before can still be read.
+pub(super) async fn broken(stream: &TcpStream) {
+    // epoll(7) tells it unasked, and no read takes that back. An error of its own: the runtime ends, and so does all.
+    let _ = stream.ready(Interest::ERROR).await;
+}
+
+/// Whether nothing has come that nobody has read: no byte, no end, no reset.
+pub(super) fn is_silent(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let peeked = SockRef::from(stream).peek(&mut byte);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Writes what the socket takes now.

@@ -52,6 +52,10 @@ pub(crate) enum Step {
     Closes,
     /// The client is reset.
     Reset,
+    /// The client resets the connection.
+    ClientResets,
+    /// The service resets its own.
+    ServiceResets,
 }
 
 /// Lines, each ended by CRLF, an empty line behind them, and what follows as it is.

@@ -4,6 +4,14 @@
 use crate::case::Step::*;
 use crate::case::{Case, GET, OK, TRIGGER, http, post};
 
+/// Asks to leave HTTP/1.
+const UPGRADE: &str = http!(
+    "GET / HTTP/1.1",
+    "Host: raw.default.svc:8080",
+    "Connection: Upgrade",
+    "Upgrade: x"
+);
+
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "keep-alive",
@@ -155,6 +163,102 @@ pub(crate) const CASES: &[Case] = &[
             Answers(http!("HTTP/1.1 200 OK", "Connection: close", "Content-Length: 2"; "ok")),
             Closes,
         ],
+    },
+    Case {
+        name: "idle-service-ends",
+        section: "9112 9.5",
+        steps: &[GoesOn, Sends(TRIGGER), Saga("x"), GoesOn, Closes, Ends],
+    },
+    Case {
+        name: "idle-client-ends",
+        section: "9112 9.5",
+        steps: &[GoesOn, Sends(TRIGGER), Saga("x"), GoesOn, Ends, Closes],
+    },
+    Case {
+        name: "reset-by-client",
+        section: "9112 9.6",
+        steps: &[
+            Passes(post!("Content-Length: 9"; "half")),
+            ClientResets,
+            BreaksOff,
+        ],
+    },
+    Case {
+        name: "reset-by-service",
+        section: "9112 9.6",
+        steps: &[
+            Passes(GET),
+            Answers(http!("HTTP/1.1 200 OK", "Content-Length: 9"; "half")),
+            ServiceResets,
+            Reset,
+        ],
+    },
+    Case {
+        name: "reset-idle-by-client",
+        section: "9112 9.6",
+        steps: &[GoesOn, ClientResets, BreaksOff],
+    },
+    Case {
+        name: "reset-idle-by-service",
+        section: "9112 9.6",
+        steps: &[GoesOn, ServiceResets, Reset],
+    },
+    Case {
+        name: "reset-copied-by-client",
+        section: "9112 9.6",
+        steps: &[
+            PassesBytes(b"\x16\x03\x01"),
+            Answers("binary"),
+            ClientResets,
+            BreaksOff,
+        ],
+    },
+    Case {
+        name: "reset-copied-by-service",
+        section: "9112 9.6",
+        steps: &[
+            PassesBytes(b"\x16\x03\x01"),
+            Answers("binary"),
+            ServiceResets,
+            Reset,
+        ],
+    },
+    Case {
+        name: "reset-tunnel-by-client",
+        section: "9112 9.6",
+        steps: &[
+            Passes(UPGRADE),
+            Answers(http!("HTTP/1.1 101 Yes")),
+            Passes("\x02"),
+            ClientResets,
+            BreaksOff,
+        ],
+    },
+    Case {
+        name: "reset-tunnel-by-service",
+        section: "9112 9.6",
+        steps: &[
+            Passes(UPGRADE),
+            Answers(http!("HTTP/1.1 101 Yes")),
+            Passes("\x02"),
+            ServiceResets,
+            Reset,
+        ],
+    },
+    Case {
+        name: "reset-before-an-answer",
+        section: "9112 9.6",
+        steps: &[Passes(UPGRADE), ClientResets, BreaksOff],
+    },
+    Case {
+        name: "reset-before-a-trigger",
+        section: "9112 9.6",
+        steps: &[Sends(GET), Sends(TRIGGER), Sees(GET), ClientResets, BreaksOff],
+    },
+    Case {
+        name: "service-ends-first",
+        section: "9112 9.6",
+        steps: &[PassesBytes(b"\x16\x03\x01"), Closes, Passes("more\nof it"), Ends],
     },
     Case {
         name: "early-response",

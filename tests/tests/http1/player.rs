@@ -3,6 +3,7 @@
 use crate::case::{Case, GET, OK, Step};
 use anyhow::{Context, Result, bail, ensure};
 use qbox_tests::{DEADLINE, Dialler, PORT, Pod, Settings, World};
+use rustix::net::connect_unspec;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
@@ -138,6 +139,9 @@ impl Scene<'_> {
                 self.service()?.shutdown(Shutdown::Write)?;
                 ended(&mut self.client)
             }
+            // connect(2): a TCP socket is disconnected, and RST is sent.
+            Step::ClientResets => Ok(connect_unspec(&self.client)?),
+            Step::ServiceResets => Ok(connect_unspec(self.service()?)?),
             Step::Reset => match self.client.read(&mut [0; 64]) {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
                 other => bail!("the client's connection went on with {other:?}"),

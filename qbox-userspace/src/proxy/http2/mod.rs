@@ -117,6 +117,7 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, from: &Origin, 
             held: false,
             ended: false,
             finished: false,
+            breaks: None,
         },
         upstream: upstream.as_deref().map(|stream| Side {
             stream,
@@ -124,6 +125,7 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, from: &Origin, 
             held: false,
             ended: false,
             finished: false,
+            breaks: None,
         }),
         upstream_broke: false,
         deaf: false,
@@ -148,6 +150,8 @@ struct Side<'a> {
     ended: bool,
     /// It was told that nothing more will come.
     finished: bool,
+    /// Is ready when it breaks the connection; made when nobody reads from it.
+    breaks: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
 struct Session<'a, H> {
@@ -378,6 +382,8 @@ impl<H: Handler> Session<'_, H> {
                 Poll::Ready(Err(_)) => return Err(End::ClientBroke),
                 Poll::Pending => self.client.buffer.rest(),
             }
+        } else if self.client.breaks(context) {
+            return Err(End::ClientBroke);
         }
         let Some(upstream) = &mut self.upstream else {
             return Ok(moved);
@@ -413,6 +419,13 @@ impl Side<'_> {
         self.held = matches!(took, Took::Held(_));
         self.buffer.skip(count);
         count > 0
+    }
+
+    /// Whether it has broken the connection. A read says so, too.
+    fn breaks(&mut self, context: &mut Context<'_>) -> bool {
+        let stream = self.stream;
+        let breaks = (self.breaks).get_or_insert_with(|| Box::pin(sock::broken(stream)));
+        breaks.as_mut().poll(context).is_ready()
     }
 }
 

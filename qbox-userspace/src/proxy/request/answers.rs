@@ -25,8 +25,10 @@ impl<H: Handler> RequestSide<'_, H> {
     }
 
     async fn answer_last(&mut self, status: u16, message: &str, head: bool) -> RequestEnd {
-        if !self.claim().await {
-            return self.unclaimed();
+        match self.claim().await {
+            Ok(true) => {}
+            Ok(false) => return self.unclaimed(),
+            Err(end) => return end,
         }
         match self.write_problem(status, message, head).await {
             Ok(()) => RequestEnd::Answered { broken: false },
@@ -36,22 +38,25 @@ impl<H: Handler> RequestSide<'_, H> {
 
     /// Waits until the client has every response that is due, and keeps the upstream's bytes back from then on.
     /// `false`: this connection is not going to carry another response.
-    pub(super) async fn claim(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// The client has broken it.
+    pub(super) async fn claim(&mut self) -> Result<bool, RequestEnd> {
         self.link.update(|state| state.taking = true);
         let claimed = self
             .link
-            .until(|state| {
+            .until_client(|state| {
                 if state.opaque || state.lost || state.closing {
                     Some(false)
                 } else {
                     state.awaited.is_empty().then_some(true)
                 }
             })
-            .await;
+            .await?;
         if !claimed {
             self.link.update(|state| state.taking = false);
         }
-        claimed
+        Ok(claimed)
     }
 
     /// How the connection ends when the client can't be given another response.

@@ -13,6 +13,7 @@ use super::connection::{Failure, Link, State, Target, Upstream};
 use super::explicit::Authority;
 use super::head;
 use super::inner::Phase as Life;
+use super::sock::Cut;
 use super::{Handler, sock};
 use scan::{Phase, Scan};
 use std::convert::Infallible;
@@ -21,6 +22,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -142,20 +144,18 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 Scan::Room => {
                     let most = self.link.inner.settings.pipeline;
                     self.link
-                        .until(|s| (s.opaque || s.awaited.len() < most).then_some(()))
-                        .await;
+                        .until_client(|s| (s.opaque || s.awaited.len() < most).then_some(()))
+                        .await?;
                 }
                 Scan::Stall => {
-                    self.link
-                        .until(|s| (s.opaque || s.awaited.is_empty()).then_some(()))
-                        .await;
+                    self.stall().await?;
                     self.stalled = false;
                 }
                 Scan::Beyond => {
                     let left = self
                         .link
-                        .until(|s| (s.opaque || s.awaited.is_empty()).then_some(s.opaque))
-                        .await;
+                        .until_client(|s| (s.opaque || s.awaited.is_empty()).then_some(s.opaque))
+                        .await?;
                     if !left {
                         return Err(RequestEnd::Stopped);
                     }
@@ -179,13 +179,11 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         if self.buffer.pending().is_empty() {
             return Ok(());
         }
-        let upstream = match self.upstream().await {
+        let upstream = match self.upstream().await? {
             Ok(upstream) => upstream,
             Err(failure) => return Err(self.unreachable(&failure).await),
         };
-        if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
-            return Err(RequestEnd::UpstreamBroke);
-        }
+        self.send(&upstream, self.buffer.pending()).await?;
         self.buffer.written();
         if std::mem::take(&mut self.passes) {
             self.link.inner.counters.relay.add(self.came.elapsed());
@@ -193,10 +191,43 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         Ok(())
     }
 
+    /// Writes to the upstream, as long as the client stands.
+    async fn send(&self, upstream: &TcpStream, bytes: &[u8]) -> Result<(), RequestEnd> {
+        // A client that breaks the connection takes back what was not delivered yet: no patience.
+        let sent = sock::pass(upstream, bytes, Some(self.link.client), Duration::ZERO).await;
+        sent.map_err(|cut| match cut {
+            Cut::Reader => RequestEnd::UpstreamBroke,
+            Cut::Writer => RequestEnd::ClientBroke,
+        })
+    }
+
+    /// Waits for the answer on which it depends what the client says next. If it says nothing but that it ends, that is passed
+    /// on.
+    async fn stall(&mut self) -> Result<(), RequestEnd> {
+        let answered = |state: &mut State| (state.opaque || state.awaited.is_empty()).then_some(());
+        if !self.buffer.is_empty() {
+            return self.link.until_client(answered).await;
+        }
+        let Self { link, buffer, .. } = self;
+        let read = poll_fn(|context| match link.peek(answered) {
+            Some(()) => Poll::Ready(None),
+            None => buffer.poll_fill(link.client, context).map(Some),
+        });
+        match read.await {
+            None => Ok(()),
+            Some(Ok(0)) => Err(self.end().await),
+            Some(Ok(_)) => self.link.until_client(answered).await,
+            Some(Err(_)) => Err(RequestEnd::ClientBroke),
+        }
+    }
+
     /// The upstream connection, once it stands; or why it can't be had.
-    async fn upstream(&mut self) -> Result<Arc<TcpStream>, Failure> {
+    ///
+    /// # Errors
+    /// The client has broken its own meanwhile.
+    async fn upstream(&mut self) -> Result<Result<Arc<TcpStream>, Failure>, RequestEnd> {
         if let Some(upstream) = &self.upstream {
-            return Ok(Arc::clone(upstream));
+            return Ok(Ok(Arc::clone(upstream)));
         }
         if let Some(address) = self.link.from.destination {
             self.link.update(|state| {
@@ -207,14 +238,16 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         }
         let upstream = self
             .link
-            .until(|state| match &state.upstream {
+            .until_client(|state| match &state.upstream {
                 Upstream::Ready(upstream) => Some(Ok(Arc::clone(upstream))),
                 Upstream::Failed(failure) => Some(Err(failure.clone())),
                 Upstream::None | Upstream::Shelved => Some(Err(Failure::nowhere())),
                 Upstream::Wanted(_) | Upstream::Dialling => None,
             })
             .await?;
-        self.upstream = Some(Arc::clone(&upstream));
+        if let Ok(upstream) = &upstream {
+            self.upstream = Some(Arc::clone(upstream));
+        }
         Ok(upstream)
     }
 
@@ -334,15 +367,27 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         if self.link.peek(unused) {
             return RequestEnd::Idle;
         }
-        self.buffer.scan(usize::MAX);
-        let Ok(upstream) = self.upstream().await else {
-            return RequestEnd::Unreachable;
-        };
-        if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
-            return RequestEnd::UpstreamBroke;
+        if matches!(self.phase, Phase::Detect) && !self.buffer.is_empty() {
+            self.link.inner.counters.undecided.add();
         }
-        sock::finish(&upstream);
-        RequestEnd::Finished
+        match self.copied().await {
+            Ok(upstream) => {
+                sock::finish(&upstream);
+                RequestEnd::Finished
+            }
+            Err(end) => end,
+        }
+    }
+
+    /// Copies what the buffer holds, whatever it is. The upstream.
+    async fn copied(&mut self) -> Result<Arc<TcpStream>, RequestEnd> {
+        self.buffer.scan(usize::MAX);
+        let Ok(upstream) = self.upstream().await? else {
+            return Err(RequestEnd::Unreachable);
+        };
+        self.send(&upstream, self.buffer.pending()).await?;
+        self.buffer.written();
+        Ok(upstream)
     }
 
     /// Drops what the client says, but its end, until the upstream has ended.
@@ -377,8 +422,10 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         let buffer = std::mem::replace(&mut self.buffer, Buffer::new(0));
         self.link.update(|state| state.http2 = Some(buffer));
         // Why there is none is told there.
-        let _ = self.upstream().await;
-        RequestEnd::Http2
+        match self.upstream().await {
+            Ok(_) => RequestEnd::Http2,
+            Err(end) => end,
+        }
     }
 
     async fn foreign(&mut self) -> RequestEnd {
@@ -398,15 +445,11 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         if self.explicit() && !self.link.peek(|state| state.tunnel) {
             return RequestEnd::Stopped;
         }
-        let Ok(upstream) = self.upstream().await else {
-            return RequestEnd::Unreachable;
-        };
         loop {
-            self.buffer.scan(usize::MAX);
-            if sock::write_all(&upstream, self.buffer.pending()).await.is_err() {
-                return RequestEnd::UpstreamBroke;
-            }
-            self.buffer.written();
+            let upstream = match self.copied().await {
+                Ok(upstream) => upstream,
+                Err(end) => return end,
+            };
             match self.read_bytes().await {
                 Ok(0) => {
                     sock::finish(&upstream);

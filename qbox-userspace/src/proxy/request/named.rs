@@ -60,8 +60,8 @@ impl<H: Handler> RequestSide<'_, H> {
         let target = Target::Named(authority.clone());
         let over = |state: &State| state.opaque || state.lost || state.closing;
         self.link
-            .until(|state| (over(state) || state.awaited.is_empty()).then_some(()))
-            .await;
+            .until_client(|state| (over(state) || state.awaited.is_empty()).then_some(()))
+            .await?;
         let gone = self.link.update(|state| {
             if over(state) {
                 return false;
@@ -74,7 +74,7 @@ impl<H: Handler> RequestSide<'_, H> {
             return Err(RequestEnd::Stopped);
         }
         self.upstream = None;
-        match self.upstream().await {
+        match self.upstream().await? {
             Ok(_) => {
                 self.authority = Some(authority);
                 Ok(())

@@ -1,7 +1,7 @@
 //! A request that the handler takes, or looks at: read whole, handed over, answered; or, if it was no trigger after all,
 //! passed on as the very bytes that came. Errors end as [`RequestEnd`].
 
-use super::super::connection::{Awaited, State};
+use super::super::connection::{Awaited, State, Target, Upstream};
 use super::super::explicit::Route;
 use super::super::framing::Body;
 use super::super::head;
@@ -34,7 +34,7 @@ impl<H: Handler> RequestSide<'_, H> {
     /// Serves the request whose head is next. Nothing is pending in the buffer.
     pub(super) async fn take(&mut self, request: head::Request, max_body: usize) -> Result<(), RequestEnd> {
         let only_looked_at = matches!(request.verdict, Verdict::Look { .. });
-        if !self.claim().await {
+        if !self.claim().await? {
             let (opaque, lost) = self.link.peek(|state| (state.opaque, state.lost));
             if opaque {
                 return Ok(()); // its bytes are copied
@@ -77,7 +77,12 @@ impl<H: Handler> RequestSide<'_, H> {
         };
         // A task of its own: the client going away ends this connection, not what the handler has begun.
         let handler = Arc::clone(&self.link.inner.handler);
-        let handled = tokio::spawn(async move { handler.handle(taken).await }).await;
+        let handling = tokio::spawn(async move { handler.handle(taken).await });
+        let handled = tokio::select! {
+            biased;
+            handled = handling => handled,
+            () = sock::broken(self.link.client) => return Err(RequestEnd::ClientBroke),
+        };
         match handled {
             Ok(Handled::Reply(answer)) => self.answer(&request, &answer).await,
             Ok(Handled::Pass(listener)) => self.pass_whole(&request, &whole, listener).await,
@@ -209,6 +214,29 @@ impl<H: Handler> RequestSide<'_, H> {
         self.pass_whole(request, whole, None).await
     }
 
+    /// Has another connection made where the service has ended this one, or has said what nobody asked for, while the request
+    /// was held: nothing of that was sent, and its answer is yet to come.
+    fn renew(&mut self) {
+        let Some(upstream) = self.link.peek(|state| state.ready()) else {
+            return;
+        };
+        let target = match (self.link.from.destination, &self.authority) {
+            (Some(address), _) => Target::Address(address),
+            (None, Some(authority)) => Target::Named(authority.clone()),
+            (None, None) => return,
+        };
+        let renewed = self.link.update(|state| {
+            let stale = state.upstream_ended || state.unasked || !sock::is_silent(&upstream);
+            if stale {
+                (state.redial, state.upstream) = (true, Upstream::Wanted(target));
+            }
+            stale
+        });
+        if renewed {
+            self.upstream = None;
+        }
+    }
+
     /// Passes on what was read, and then what is left as it comes.
     async fn pass_whole(
         &mut self,
@@ -216,19 +244,11 @@ impl<H: Handler> RequestSide<'_, H> {
         whole: &Whole,
         listener: Option<Listener>,
     ) -> Result<(), RequestEnd> {
-        if self.link.peek(|state| state.upstream_ended) {
-            return Err(self
-                .refuse(
-                    502,
-                    "the service closed the connection before the request was sent",
-                )
-                .await);
-        }
         if request.route.is_some() {
-            self.link.update(|state| state.taking = false);
             self.route(request.route.as_ref()).await?;
         }
-        let upstream = match self.upstream().await {
+        self.renew();
+        let upstream = match self.upstream().await? {
             Ok(upstream) => upstream,
             Err(failure) => return Err(self.unreachable(&failure).await),
         };
@@ -237,9 +257,7 @@ impl<H: Handler> RequestSide<'_, H> {
         self.link.await_response(awaited);
         self.link.update(|state| state.taking = false);
         for part in origin_form(&whole.raw, request.route.as_ref()) {
-            if sock::write_all(&upstream, part).await.is_err() {
-                return Err(RequestEnd::UpstreamBroke);
-            }
+            self.send(&upstream, part).await?;
         }
         self.link.inner.counters.passed.add();
         self.after(request);

@@ -1,5 +1,6 @@
 //! The proxy between a scripted client and a scripted service, over real sockets on loopback.
 
+mod ends;
 mod explicit;
 mod http2;
 mod http2_errors;

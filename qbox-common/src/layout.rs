@@ -19,6 +19,8 @@ pub struct Destination {
 
 /// What the trie holds for a [`Destination`].
 pub mod scope {
+    /// Not captured: a narrower entry than one that is. The configuration says so.
+    pub const PASSED: u32 = 0;
     /// Captured, but for what stays on the machine or the link ([`crate::Address::is_local`]).
     pub const FAR: u32 = 1;
     /// Captured, and the entry's own addresses are the loopback's: a trigger names them.

@@ -28,7 +28,7 @@ pub const EVENTS_BYTES: u32 = 64 * 1024;
 pub mod names {
     /// A constant whose name alone matters: it ends in the version of these layouts, so that a loader refuses an object
     /// of another version. Raise it with every change of a layout.
-    pub const ABI: &str = "QBOX_ABI_2";
+    pub const ABI: &str = "QBOX_ABI_3";
     /// The constant: sockets with this `SO_MARK` are Qbox's own.
     pub const MARK: &str = "QBOX_MARK";
     /// The constant: processes of the cgroup with this id are Qbox's own; 0 is none.

@@ -42,7 +42,7 @@ pub(crate) fn turned(context: &SockAddrContext, address: Address) -> Option<u32>
     let Some(scope) = DESTINATIONS.get(&key) else {
         return None;
     };
-    if is_exempt(context) {
+    if *scope == scope::PASSED || is_exempt(context) {
         return None;
     }
     // Where nobody listens the kernel refuses at once, and a client goes on to the next address of `localhost`.

@@ -11,7 +11,7 @@ use qbox_common::{
 
 /// For the loader, which asks for it by this name; the programs don't read it. See `qbox_common::names::ABI`.
 #[unsafe(no_mangle)]
-pub(crate) static QBOX_ABI_2: Global<u32> = Global::new(2);
+pub(crate) static QBOX_ABI_3: Global<u32> = Global::new(3);
 /// Sockets with this mark are Qbox's own. It is constant over versions: in an upgrade the old programs exempt the new
 /// proxy's sockets too.
 #[unsafe(no_mangle)]

@@ -57,6 +57,57 @@ fn a_plain_curl_becomes_a_saga() -> Result<()> {
     Ok(())
 }
 
+/// What the configuration lets pass is not captured, by either family, although a trigger has its port.
+#[test]
+fn what_is_let_pass_is_left_alone() -> Result<()> {
+    let text = std::fs::read_to_string(qbox_tests::workspace().join(qbox_tests::BOOK_TRIP))?;
+    let world = World::new(&Settings {
+        // The first pod is the service `trips`.
+        capture: "pass = [\"10.88.0.2:8080\", \"fd42:88::/126\"]\n",
+        ..Settings::saga(text)
+    })?;
+    let trips = world.pod_of("trips")?;
+    assert_eq!(trips.ipv4().to_string(), "10.88.0.2");
+    for (number, place) in [trips.ipv4().to_string(), format!("[{}]", trips.ipv6())]
+        .iter()
+        .enumerate()
+    {
+        let url = format!("http://{place}:8080/trips/{number}");
+        let (_, body) = world.client.http([
+            "-X",
+            "POST",
+            "-H",
+            "Host: trips.default.svc:8080",
+            "-d",
+            WISH,
+            &url,
+        ])?;
+        assert_eq!(json_of(&body)?["service"], "trips", "{url}");
+    }
+    assert!(world.qbox.admin().sagas()?.is_empty());
+    let captured = || -> Result<String> {
+        let all = world.qbox.admin().get("/metrics")?.body;
+        let name = "qbox_captured_connections_total{fate=\"captured\"} ";
+        let line = all.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context("no such metric")?.to_owned())
+    };
+    assert_eq!(captured()?, "0");
+    // All other places of that port are captured, as ever.
+    let url = format!("http://{}:8080/trips/9", world.pod_of("hotel")?.ipv4());
+    let (status, reply) = world.client.http([
+        "-X",
+        "POST",
+        "-H",
+        "Host: trips.default.svc:8080",
+        "-d",
+        WISH,
+        &url,
+    ])?;
+    assert_saga(&world, "9", status, &json_of(&reply)?)?;
+    assert_eq!(captured()?, "1");
+    Ok(())
+}
+
 /// The same address, but no trigger; and another port.
 #[test]
 fn what_is_no_trigger_is_answered_by_the_service_which_sees_the_pod() -> Result<()> {

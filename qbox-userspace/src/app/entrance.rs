@@ -1,10 +1,10 @@
 //! How requests come in: captured by the kernel, or sent to a plain port. Hands each connection to the proxy.
 
 use crate::admin;
-use crate::config::{CaptureMode, Config, WhenDown};
+use crate::config::{CaptureMode, Config, Pass, WhenDown};
 use crate::gateway::Gateway;
 use crate::intercept::explicit::{self, ExplicitAccepted};
-use crate::intercept::{self, Accepted, Before, Capture, Destination, Network, Other, PodStatus};
+use crate::intercept::{self, Accepted, Before, Capture, Destination, Network, Other, Passed, PodStatus};
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
@@ -103,6 +103,7 @@ impl Entrance {
             mark: MARK,
             when_down: config.when_down,
             unknown: config.unknown,
+            passed: config.pass.iter().copied().map(passed).collect(),
         };
         let sink = Arc::new(move |accepted: Accepted| {
             let proxy = proxy.clone();
@@ -293,6 +294,18 @@ fn literal(host: &str) -> Option<IpAddr> {
         .parse::<IpAddr>()
         .ok()
         .map(|address| address.to_canonical())
+}
+
+fn passed(pass: Pass) -> Passed {
+    let Pass {
+        address,
+        prefix,
+        port,
+    } = pass;
+    Passed {
+        network: Network { address, prefix },
+        port,
+    }
 }
 
 fn other(other: Other) -> admin::Other {

@@ -37,8 +37,8 @@ pub use check::{check_paths, load, load_saga_file};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
 pub use print::{Comment, Spot, print_saga};
 pub use qbox_toml::{
-    Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Proxy, Secrets, Store,
-    Telemetry, Unknown, Upstream, WhenDown,
+    Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Pass, Proxy, Secrets,
+    Store, Telemetry, Unknown, Upstream, WhenDown,
 };
 
 pub use read::file as read_file;

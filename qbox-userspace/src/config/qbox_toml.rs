@@ -6,7 +6,7 @@ use super::service::{self, Service};
 use super::walk::{Node, Sink, Table};
 use crate::keys::Keys;
 use crate::saga;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +72,19 @@ pub struct Capture {
     pub when_down: WhenDown,
     /// `unknown`.
     pub unknown: Unknown,
+    /// `pass`.
+    pub pass: Vec<Pass>,
+}
+
+/// One of `capture.pass`: addresses at which nothing is captured, unless a trigger names them itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Any address of them; no mapped IPv4 one.
+    pub address: IpAddr,
+    /// How many of its bits count.
+    pub prefix: u8,
+    /// `None`: on any port.
+    pub port: Option<u16>,
 }
 
 /// `capture.when_down`: what becomes of connections that a trigger could match while Qbox is down.
@@ -255,6 +268,7 @@ impl Default for Config {
                 port: 15001,
                 when_down: WhenDown::Direct,
                 unknown: Unknown::Pass,
+                pass: Vec::new(),
             },
             explicit: Explicit {
                 listen: loopback(3001),
@@ -370,6 +384,10 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         set(&mut capture.when_down, t.get("when_down"), |n| n.choice(&ways));
         let ways = [("pass", Unknown::Pass), ("refuse", Unknown::Refuse)];
         set(&mut capture.unknown, t.get("unknown"), |n| n.choice(&ways));
+        set(&mut capture.pass, t.get("pass"), |n| {
+            let passes = n.list("[\"10.1.0.0/16\", \"10.0.0.9:8080\"]")?;
+            passes.iter().map(|one| pass(sink, one)).collect()
+        });
     });
     section(root, "explicit", |t| {
         set(&mut config.explicit.listen, t.get("listen"), |n| {
@@ -573,6 +591,55 @@ fn address(sink: &Sink, node: &Node<'_>) -> Option<SocketAddr> {
     )
 }
 
+fn pass(sink: &Sink, node: &Node<'_>) -> Option<Pass> {
+    let text = node.text()?;
+    let pass = pass_of(text.value);
+    if pass.is_none() {
+        let message = format!("`{}` is no IP address, and no network", text.value);
+        let help = "write an address or a network, and a port behind it if only that is meant: \"10.1.2.3\", \
+                    \"10.1.0.0/16:8080\", \"fd00::/8\", \"[fd00::1]:8080\"";
+        sink.error(Code::Address, text.span.clone(), message, "", help);
+    }
+    pass
+}
+
+/// `ADDRESS`, `ADDRESS/BITS`, and either with `:PORT`, IPv6 then in brackets.
+fn pass_of(text: &str) -> Option<Pass> {
+    let (network, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (network, port) = rest.split_once(']')?;
+            (network, Some(port.strip_prefix(':')?))
+        }
+        None => match text.split_once(':') {
+            Some((network, port)) if !port.contains(':') => (network, Some(port)),
+            _ => (text, None),
+        },
+    };
+    let (address, bits) = match network.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (network, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    if text.starts_with('[') && address.is_ipv4() {
+        return None;
+    }
+    // What a mapped address's bits would count from is not clear to all.
+    if address != address.to_canonical() {
+        return None;
+    }
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = bits.map_or(Some(width), |bits| bits.parse().ok())?;
+    let port = match port {
+        Some(port) => Some(port.parse().ok().filter(|port| *port > 0)?),
+        None => None,
+    };
+    (prefix <= width).then_some(Pass {
+        address,
+        prefix,
+        port,
+    })
+}
+
 /// An address that other machines may reach asks for a token: what listens there can see and undo every saga.
 fn admin_address(sink: &Sink, node: &Node<'_>, guarded: bool) -> Option<SocketAddr> {
     let address = address(sink, node)?;
@@ -622,6 +689,42 @@ fn filter(sink: &Sink, node: &Node<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes() {
+        let pass = |address: &str, prefix, port| {
+            let address = address.parse().unwrap();
+            Some(Pass {
+                address,
+                prefix,
+                port,
+            })
+        };
+        assert_eq!(pass_of("10.1.2.3"), pass("10.1.2.3", 32, None));
+        assert_eq!(pass_of("10.1.0.0/16:80"), pass("10.1.0.0", 16, Some(80)));
+        assert_eq!(pass_of("fd00::/8"), pass("fd00::", 8, None));
+        assert_eq!(pass_of("fd00::1"), pass("fd00::1", 128, None));
+        assert_eq!(pass_of("[fd00::/8]:80"), pass("fd00::", 8, Some(80)));
+        for wrong in [
+            "",
+            "8080",
+            ":8080",
+            "trips:8080",
+            "10.1.2",
+            "10.1.2.3/33",
+            "10.1.2.3/",
+            "10.1.2.3:0",
+            "10.1.2.3:",
+            "10.1.2.3:99999",
+            "[10.1.2.3]:80",
+            "[fd00::1]",
+            "[fd00::1",
+            "fd00::/129",
+            "::ffff:10.0.0.1",
+        ] {
+            assert_eq!(pass_of(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn the_cgroup2_mount_of_a_hybrid_machine_is_found() {

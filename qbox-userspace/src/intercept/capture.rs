@@ -3,7 +3,7 @@
 use super::accept::Task;
 use super::cgroup::Cgroup;
 use super::chain::{self, Other};
-use super::destination::{Destination, Destinations};
+use super::destination::{Destination, Destinations, Passed};
 use super::error::InterceptError;
 use super::fill::{Fill, Filled};
 use super::load::{self, Constants, Links, Loaded};
@@ -36,6 +36,8 @@ pub struct Settings {
     pub when_down: WhenDown,
     /// What becomes of those of a namespace that is not enrolled yet.
     pub unknown: Unknown,
+    /// What is not captured, whatever destinations are set.
+    pub passed: Vec<Passed>,
 }
 
 /// A connection that was captured.
@@ -134,7 +136,9 @@ impl Capture {
             refuse_unknown: settings.unknown == Unknown::Refuse,
         };
         let pinned = settings.when_down == WhenDown::Refuse;
-        let parts = match load::load(constants, &cgroup, pinned).and_then(Parts::take) {
+        let parts = match load::load(constants, &cgroup, pinned)
+            .and_then(|loaded| Parts::take(loaded, settings.passed.clone()))
+        {
             Ok(parts) => parts,
             Err(error) => {
                 cgroup.remove();
@@ -359,7 +363,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn take(loaded: Loaded) -> Result<Self, InterceptError> {
+    fn take(loaded: Loaded, passed: Vec<Passed>) -> Result<Self, InterceptError> {
         let Loaded {
             links,
             mut maps,
@@ -368,7 +372,7 @@ impl Parts {
         Ok(Self {
             links,
             speaker,
-            destinations: Destinations::new(maps.take(names::DESTINATIONS)?),
+            destinations: Destinations::new(maps.take(names::DESTINATIONS)?, passed),
             origins: maps.take(names::FLOWS)?,
             namespaces: maps.take(names::NAMESPACES)?,
             announced: maps.take(names::ANNOUNCED)?,

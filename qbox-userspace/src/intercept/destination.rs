@@ -1,4 +1,4 @@
-//! What is captured: ports, with or without addresses, as keys of the programs' trie.
+//! What is captured: ports, with or without addresses, as keys of the programs' trie, whose longest prefix decides.
 
 use super::InterceptError;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -7,7 +7,7 @@ use qbox_common::{
     Address, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination as Raw, MAX_DESTINATIONS, names,
     scope,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Something a loaded trigger could match.
@@ -46,6 +46,15 @@ pub struct Network {
     pub address: IpAddr,
     /// How many bits count: up to 32 for IPv4, 128 for IPv6.
     pub prefix: u8,
+}
+
+/// What is not captured although a destination is wider than it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The addresses.
+    pub network: Network,
+    /// Their port; `None` is any.
+    pub port: Option<u16>,
 }
 
 /// A trie's key in a form that can be compared: prefix in bits, port, address octets; bits past the prefix are 0.
@@ -90,27 +99,50 @@ fn scope_of((bits, ..): Entry, address: Address) -> u32 {
     }
 }
 
+/// What the trie holds or is to hold: for each entry its scope.
+type Entries = BTreeMap<Entry, u32>;
+
+/// What captures these destinations but for what passes. A trigger that names the very addresses is captured there.
+fn entries(wanted: &[Destination], passed: &[Passed]) -> Result<Entries, InterceptError> {
+    let ports: BTreeSet<u16> = wanted.iter().map(|destination| destination.port).collect();
+    let mut entries = Entries::new();
+    for Passed { network, port } in passed {
+        // Of any other port nothing is captured.
+        for port in ports.iter().filter(|one| port.is_none_or(|port| port == **one)) {
+            let destination = Destination {
+                port: *port,
+                network: Some(*network),
+            };
+            entries.insert(destination.entry()?, scope::PASSED);
+        }
+    }
+    for destination in wanted {
+        let entry = destination.entry()?;
+        entries.insert(entry, scope_of(entry, key(entry).data().address));
+    }
+    Ok(entries)
+}
+
 /// The programs' trie, and what it holds now.
 pub(super) struct Destinations {
     trie: LpmTrie<MapData, Raw, u32>,
-    held: BTreeSet<Entry>,
+    passed: Vec<Passed>,
+    held: Entries,
 }
 
 impl Destinations {
-    pub(super) fn new(trie: LpmTrie<MapData, Raw, u32>) -> Self {
+    pub(super) fn new(trie: LpmTrie<MapData, Raw, u32>, passed: Vec<Passed>) -> Self {
         Self {
             trie,
-            held: BTreeSet::new(),
+            passed,
+            held: Entries::new(),
         }
     }
 
     /// Makes the trie hold `wanted` and nothing else. What is wanted before and after, if only by a wider or a narrower
     /// entry, is in it all the time: new entries go in before old ones go out, where there is room for both.
     pub(super) fn set(&mut self, wanted: &[Destination]) -> Result<(), InterceptError> {
-        let wanted: BTreeSet<Entry> = wanted
-            .iter()
-            .map(|destination| destination.entry())
-            .collect::<Result<_, _>>()?;
+        let wanted = entries(wanted, &self.passed)?;
         let Some(change) = change(&self.held, &wanted, MAX_DESTINATIONS as usize) else {
             return Err(InterceptError::TooMany {
                 what: "the destinations to capture",
@@ -131,12 +163,11 @@ impl Destinations {
         self.held.len() as u64
     }
 
-    fn insert(&mut self, entries: &[Entry]) -> Result<(), InterceptError> {
-        for entry in entries {
-            let key = key(*entry);
-            let inserted = self.trie.insert(&key, scope_of(*entry, key.data().address), 0);
+    fn insert(&mut self, entries: &[(Entry, u32)]) -> Result<(), InterceptError> {
+        for (entry, scope) in entries {
+            let inserted = self.trie.insert(&key(*entry), *scope, 0);
             inserted.map_err(|error| InterceptError::map(names::DESTINATIONS, &error))?;
-            self.held.insert(*entry);
+            self.held.insert(*entry, *scope);
         }
         Ok(())
     }
@@ -144,9 +175,9 @@ impl Destinations {
     fn remove(&mut self, entries: &[Entry]) -> Result<(), InterceptError> {
         for entry in entries {
             match self.trie.remove(&key(*entry)) {
-                Ok(()) | Err(MapError::KeyNotFound) => self.held.remove(entry),
+                Ok(()) | Err(MapError::KeyNotFound) => drop(self.held.remove(entry)),
                 Err(error) => return Err(InterceptError::map(names::DESTINATIONS, &error)),
-            };
+            }
         }
         Ok(())
     }
@@ -155,16 +186,21 @@ impl Destinations {
 /// How to come from some entries to others.
 #[derive(Debug, PartialEq, Eq)]
 struct Change {
-    new: Vec<Entry>,
+    new: Vec<(Entry, u32)>,
     old: Vec<Entry>,
     room_for_both: bool,
 }
 
 /// `None` if the wanted ones are more than the limit.
-fn change(held: &BTreeSet<Entry>, wanted: &BTreeSet<Entry>, limit: usize) -> Option<Change> {
-    let new: Vec<Entry> = wanted.difference(held).copied().collect();
-    let old: Vec<Entry> = held.difference(wanted).copied().collect();
-    let room_for_both = held.len() + new.len() <= limit;
+fn change(held: &Entries, wanted: &Entries, limit: usize) -> Option<Change> {
+    let is_new = |(entry, scope): &(&Entry, &u32)| held.get(*entry) != Some(*scope);
+    let new: Vec<(Entry, u32)> = wanted.iter().filter(is_new).map(|(e, s)| (*e, *s)).collect();
+    let old: Vec<Entry> = held
+        .keys()
+        .filter(|e| !wanted.contains_key(*e))
+        .copied()
+        .collect();
+    let room_for_both = wanted.len() + old.len() <= limit;
     (wanted.len() <= limit).then_some(Change {
         new,
         old,
@@ -231,11 +267,13 @@ mod tests {
 
     #[test]
     fn old_entries_make_room_only_where_there_is_none() {
-        let entries =
-            |ports: &[u16]| -> BTreeSet<Entry> { ports.iter().map(|port| (16, *port, [0; 16])).collect() };
+        let entries = |ports: &[u16]| -> Entries {
+            let entry = |port: &u16| ((16, *port, [0; 16]), scope::FAR);
+            ports.iter().map(entry).collect()
+        };
         let (held, wanted) = (entries(&[1, 2]), entries(&[2, 3]));
         let found = change(&held, &wanted, 3).unwrap();
-        let (new, old) = (vec![(16, 3, [0; 16])], vec![(16, 1, [0; 16])]);
+        let (new, old) = (vec![((16, 3, [0; 16]), scope::FAR)], vec![(16, 1, [0; 16])]);
         assert_eq!(
             found,
             Change {
@@ -246,6 +284,53 @@ mod tests {
         );
         assert!(!change(&held, &wanted, 2).unwrap().room_for_both);
         assert_eq!(change(&held, &wanted, 1), None);
+    }
+
+    #[test]
+    fn what_passes_is_narrower_than_what_is_captured() {
+        let network = |address: &str, prefix| Network {
+            address: address.parse().unwrap(),
+            prefix,
+        };
+        let at = |port, network| Destination { port, network };
+        let ten = network("10.0.0.0", 8);
+        let wanted = [at(80, None), at(81, None), at(80, Some(network("10.0.0.7", 32)))];
+        let passed = [
+            Passed {
+                network: ten,
+                port: None,
+            },
+            Passed {
+                network: network("fd00::1", 128),
+                port: Some(81),
+            },
+            // Nothing is captured on that port, and a trigger names this address.
+            Passed {
+                network: ten,
+                port: Some(82),
+            },
+            Passed {
+                network: network("10.0.0.7", 32),
+                port: Some(80),
+            },
+        ];
+        let expected = [
+            (entry(80, "10.0.0.0", 8), scope::PASSED),
+            (entry(81, "10.0.0.0", 8), scope::PASSED),
+            (entry(81, "fd00::1", 128), scope::PASSED),
+            ((16, 80, [0; 16]), scope::FAR),
+            ((16, 81, [0; 16]), scope::FAR),
+            (entry(80, "10.0.0.7", 32), scope::FAR),
+        ];
+        assert_eq!(super::entries(&wanted, &passed).unwrap(), Entries::from(expected));
+        // A trigger comes that names what passes: the entry changes, and stays.
+        let (before, after) = (
+            super::entries(&wanted[..1], &passed).unwrap(),
+            super::entries(&wanted[..], &passed).unwrap(),
+        );
+        let change = change(&before, &after, 100).unwrap();
+        assert!(change.new.contains(&(entry(80, "10.0.0.7", 32), scope::FAR)));
+        assert!(change.old.is_empty());
     }
 
     #[test]

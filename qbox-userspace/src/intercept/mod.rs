@@ -32,7 +32,7 @@ mod watch;
 pub use capture::{Accepted, Capture, Counters, Settings, Sink};
 pub use chain::{Before, Other};
 pub use clean::{EXEC_PREFIX, sweep, unpin};
-pub use destination::{Destination, Network};
+pub use destination::{Destination, Network, Passed};
 pub use error::InterceptError;
 pub use pods::{Pod, PodStatus};
 pub use probe::{Feature, LEAST_KERNEL, Probe, probe};

@@ -93,13 +93,8 @@ impl Node {
                 .context("a node has no more than 253 pods")?;
             number
         };
-        let ipv4 = Ipv4Addr::new(10, 88, 0, number);
-        let ipv6 = Ipv6Addr::new(0xfd42, 0x88, 0, 0, 0, 0, 0, number.into());
-        // Appended, so that the file stays the one that the pods see.
-        let mut hosts = fs::OpenOptions::new().append(true).open(self.hosts())?;
-        hosts.write_all(
-            format!("{ipv4} {name} {name}.default.svc {name}.default.svc.cluster.local\n").as_bytes(),
-        )?;
+        let (ipv4, ipv6) = address(number);
+        self.name_host(name, ipv4)?;
         let cgroup = Cgroup::make(self.cgroup.path().join(name))?;
         let pause = Pause::start(Some(cgroup.path()), Some(&self.hosts()))?;
         let id = pause.id();
@@ -120,6 +115,36 @@ impl Node {
             ),
         )?;
         Pod::new(name, (ipv4, ipv6), pause, cgroup)
+    }
+
+    /// Makes a pod that shares another's network namespace: its addresses and ports, but not its cgroup.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn pod_beside(&self, name: &str, other: &Pod) -> Result<Pod> {
+        self.resident(name, other.process(), other.addresses())
+    }
+
+    /// Makes a pod on the host's network: in the node's own namespace, where Qbox is.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn host_pod(&self, name: &str) -> Result<Pod> {
+        self.resident(name, self.pause.id(), address(1))
+    }
+
+    fn resident(&self, name: &str, process: u32, own: (Ipv4Addr, Ipv6Addr)) -> Result<Pod> {
+        self.name_host(name, own.0)?;
+        let cgroup = Cgroup::make(self.cgroup.path().join(name))?;
+        let pause = Pause::share(process, cgroup.path(), &self.hosts())?;
+        Pod::new(name, own, pause, cgroup)
+    }
+
+    fn name_host(&self, name: &str, ipv4: Ipv4Addr) -> Result<()> {
+        // Appended, so that the file stays the one that the pods see.
+        let mut hosts = fs::OpenOptions::new().append(true).open(self.hosts())?;
+        let line = format!("{ipv4} {name} {name}.default.svc {name}.default.svc.cluster.local\n");
+        Ok(hosts.write_all(line.as_bytes())?)
     }
 
     /// Its name, which no other node on this machine has.
@@ -162,6 +187,14 @@ impl Node {
             .arg(program);
         command
     }
+}
+
+/// The addresses of the node's pod of that number; the node's own is 1.
+fn address(number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    (
+        Ipv4Addr::new(10, 88, 0, number),
+        Ipv6Addr::new(0xfd42, 0x88, 0, 0, 0, 0, 0, number.into()),
+    )
 }
 
 /// Runs lines of ip-batch in a process's network namespace.

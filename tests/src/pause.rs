@@ -14,6 +14,21 @@ pub(crate) struct Pause(Child);
 impl Pause {
     /// Starts one; `cgroup` is where it lives, `hosts` what it sees as /etc/hosts.
     pub(crate) fn start(cgroup: Option<&Path>, hosts: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount"]);
+        Self::run(command, cgroup, hosts)
+    }
+
+    /// Starts one in a network namespace that is there: that of the process `with`.
+    pub(crate) fn share(with: u32, cgroup: &Path, hosts: &Path) -> Result<Self> {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{with}/ns/net"))
+            .args(["--", "unshare", "--mount"]);
+        Self::run(command, Some(cgroup), Some(hosts))
+    }
+
+    fn run(mut command: Command, cgroup: Option<&Path>, hosts: Option<&Path>) -> Result<Self> {
         // The builtins do not fork: `$$` is the process that becomes `cat`.
         let script = r#"
             set -e
@@ -21,18 +36,8 @@ impl Pause {
             [ -z "$2" ] || mount --bind "$2" /etc/hosts
             echo ready
             exec cat > /dev/null"#;
-        let mut child = Command::new("unshare")
-            .args([
-                "--net",
-                "--mount",
-                "--propagation",
-                "private",
-                "--",
-                "sh",
-                "-c",
-                script,
-                "pause",
-            ])
+        let mut child = command
+            .args(["--propagation", "private", "--", "sh", "-c", script, "pause"])
             .arg(cgroup.unwrap_or(Path::new("")))
             .arg(hosts.unwrap_or(Path::new("")))
             // Ctrl-C is for the owner.

@@ -102,6 +102,16 @@ impl Pod {
         &self.namespace
     }
 
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
+        (self.ipv4, self.ipv6)
+    }
+
+    /// A process in it.
+    pub(crate) fn process(&self) -> u32 {
+        self.pause.id()
+    }
+
     /// The folder of its cgroup.
     #[must_use]
     pub fn cgroup(&self) -> &std::path::Path {

@@ -2,7 +2,8 @@
 //! was seen, not how; and nothing of the connections but whom to hand them to.
 //!
 //! Qbox's own namespace is one like others: a process of the enrolled cgroup that is in it (a pod on the host's network, or
-//! `qbox exec` on a node without namespaces) is captured there, by a listener on the node's own loopback.
+//! `qbox exec` on a node without namespaces) is captured there, by a listener on the node's own loopback. Pods that share a
+//! namespace share its listeners, and go one by one; the last takes them with it.
 //!
 //! A listener, and a handle, keep a namespace alive whose last process is gone. So a pod that two scans in a row don't
 //! see (one may miss a process that is born while another ends) is closed.
@@ -25,6 +26,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::net::TcpListener;
 
+/// Pods of one namespace that are named; those beyond are captured, and are not.
+pub(super) const MOST_RESIDENTS: usize = 1024;
 /// Scans in a row that must miss a pod before it is closed.
 const MISSES: u8 = 2;
 /// Scans in quick succession for a pod whose loopback is down, as that of every new namespace is, before it is tried once a
@@ -34,7 +37,8 @@ const QUICK_TRIES: u32 = 20;
 /// Where a connection comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// The path of its cgroup below the enrolled one; for a Kubernetes pod `pod-<uid>`.
+    /// The path of its cgroup below the enrolled one; for a Kubernetes pod `pod-<uid>`. Of several that share the namespace, the
+    /// one that was seen first.
     pub name: String,
     /// Its network namespace.
     pub netns: NetNs,
@@ -53,7 +57,7 @@ pub struct PodStatus {
     pub process: u32,
     /// The addresses of its listeners, in its own namespace.
     pub listeners: Vec<SocketAddr>,
-    /// Since when it has been known.
+    /// Since when its namespace has been known.
     pub since: SystemTime,
     /// Why it isn't captured, if it isn't.
     pub error: Option<String>,
@@ -68,20 +72,22 @@ pub struct PodStatus {
 pub(super) struct Enrolled {
     /// Its namespace's.
     pub(super) inode: u64,
-    /// Where a process of it was seen last.
-    pub(super) cgroup: PathBuf,
+    /// Where processes of it were seen last.
+    pub(super) cgroups: Vec<PathBuf>,
 }
 
-/// A process in a network namespace.
+/// A process in a network namespace: one of a pod that lives there.
 #[derive(Clone, Debug)]
-pub(super) struct Sighting {
+pub(super) struct Resident {
     pub(super) process: u32,
     pub(super) cgroup: PathBuf,
-    pub(super) name: String,
 }
 
-/// One process of each namespace, by the namespace's inode.
-pub(super) type Sightings = BTreeMap<u64, Sighting>;
+/// The pods that share a network namespace, most often one, by their names.
+pub(super) type Residents = BTreeMap<String, Resident>;
+
+/// What a scan has found, by the namespaces' inodes.
+pub(super) type Sightings = BTreeMap<u64, Residents>;
 
 /// The pods, by their namespace's inode, and the maps that say so to the programs.
 pub(super) struct Pods {
@@ -100,8 +106,7 @@ pub(super) struct Pods {
 
 struct Entry {
     pod: Arc<Pod>,
-    cgroup: PathBuf,
-    process: u32,
+    residents: Residents,
     since: SystemTime,
     state: State,
     missed: u8,
@@ -175,17 +180,49 @@ impl Pods {
     }
 
     /// A process of the cgroup's tree is in this namespace: a pod.
-    pub(super) fn saw(&mut self, inode: u64, sighting: Sighting) {
+    pub(super) fn saw(&mut self, inode: u64, name: String, resident: Resident) {
         match self.pods.get_mut(&inode) {
             Some(entry) => {
                 entry.missed = 0;
-                entry.process = sighting.process;
-                entry.cgroup = sighting.cgroup;
-                if matches!(entry.state, State::Failed { .. }) {
-                    self.try_again(inode);
+                if entry.residents.len() < MOST_RESIDENTS || entry.residents.contains_key(&name) {
+                    entry.residents.insert(name, resident);
                 }
+                self.try_again(inode);
             }
-            None => self.add(sighting),
+            None => self.add(Residents::from([(name, resident)])),
+        }
+    }
+
+    /// A scan has found these, and no others, in this namespace.
+    fn found(&mut self, inode: u64, residents: Residents) {
+        match self.pods.get_mut(&inode) {
+            Some(entry) => {
+                entry.missed = 0;
+                for name in residents
+                    .keys()
+                    .filter(|name| !entry.residents.contains_key(*name))
+                {
+                    tracing::info!(
+                        pod = name,
+                        netns = inode,
+                        "a pod shares a namespace that is captured"
+                    );
+                }
+                for name in entry
+                    .residents
+                    .keys()
+                    .filter(|name| !residents.contains_key(*name))
+                {
+                    tracing::info!(
+                        pod = name,
+                        netns = inode,
+                        "a pod is gone from a namespace that others share"
+                    );
+                }
+                entry.residents = residents;
+                self.try_again(inode);
+            }
+            None => self.add(residents),
         }
     }
 
@@ -203,41 +240,40 @@ impl Pods {
         for inode in gone {
             self.remove(inode);
         }
-        for (inode, sighting) in sightings {
-            self.saw(inode, sighting);
+        for (inode, residents) in sightings {
+            self.found(inode, residents);
         }
         for cookie in std::mem::take(&mut self.expected) {
             self.may_be_announced(cookie);
         }
     }
 
-    fn add(&mut self, sighting: Sighting) {
+    fn add(&mut self, residents: Residents) {
         if self.closed {
+            return;
+        }
+        // Each may have ended since it was seen.
+        let mut namespaces = residents.iter().filter_map(|(name, resident)| {
+            let netns = NetNs::open(format!("/proc/{}/ns/net", resident.process)).ok()?;
+            Some((name.clone(), netns))
+        });
+        let Some((name, netns)) = namespaces.next() else {
+            return;
+        };
+        // Or have gone elsewhere.
+        let inode = netns.inode();
+        if self.pods.contains_key(&inode) {
             return;
         }
         if u32::try_from(self.pods.len()).is_ok_and(|count| count >= MAX_NAMESPACES) {
             if !self.full {
                 tracing::error!(
                     limit = MAX_NAMESPACES,
-                    pod = sighting.name,
+                    pod = name,
                     "too many pods: some aren't captured"
                 );
             }
             self.full = true;
-            return;
-        }
-        let Sighting {
-            process,
-            cgroup,
-            name,
-        } = sighting;
-        // It may have ended since it was seen.
-        let Ok(netns) = NetNs::open(format!("/proc/{process}/ns/net")) else {
-            return;
-        };
-        // Or have gone elsewhere.
-        let inode = netns.inode();
-        if self.pods.contains_key(&inode) {
             return;
         }
         let pod = Arc::new(Pod { name, netns });
@@ -246,8 +282,7 @@ impl Pods {
             inode,
             Entry {
                 pod,
-                cgroup,
-                process,
+                residents,
                 since: SystemTime::now(),
                 state,
                 missed: 0,
@@ -376,7 +411,9 @@ impl Pods {
         let pods = self.pods.iter().filter(|(_, entry)| open(entry));
         pods.map(|(inode, entry)| Enrolled {
             inode: *inode,
-            cgroup: entry.cgroup.clone(),
+            cgroups: (entry.residents.values())
+                .map(|resident| resident.cgroup.clone())
+                .collect(),
         })
         .collect()
     }
@@ -454,14 +491,15 @@ impl Pods {
     }
 
     pub(super) fn status(&self) -> Vec<PodStatus> {
-        let mut all: Vec<PodStatus> = self.pods.values().map(Entry::status).collect();
+        let mut all: Vec<PodStatus> = self.pods.values().flat_map(Entry::status).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.netns.cmp(&b.netns)));
         all
     }
 }
 
 impl Entry {
-    fn status(&self) -> PodStatus {
+    /// Of each pod that lives there.
+    fn status(&self) -> Vec<PodStatus> {
         let open = match &self.state {
             State::Open(open) => Some(open),
             State::Failed { .. } => None,
@@ -470,17 +508,18 @@ impl Entry {
             State::Open(open) => open.fault.clone(),
             State::Failed { error, .. } => Some(chain(error)),
         };
-        PodStatus {
-            name: self.pod.name.clone(),
+        let status = |(name, resident): (&String, &Resident)| PodStatus {
+            name: name.clone(),
             netns: self.pod.netns.inode(),
-            cgroup: self.cgroup.clone(),
-            process: self.process,
+            cgroup: resident.cgroup.clone(),
+            process: resident.process,
             listeners: open.map(|open| open.listeners.clone()).unwrap_or_default(),
             since: self.since,
             lost: open.is_some() && error.is_some(),
-            error,
+            error: error.clone(),
             before: open.map(|open| open.before.clone()).unwrap_or_default(),
-        }
+        };
+        self.residents.iter().map(status).collect()
     }
 }
 

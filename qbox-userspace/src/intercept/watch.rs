@@ -2,13 +2,13 @@
 //! every so often, which also sees which pods are gone. Knows nothing of connections.
 
 use super::capture::Shared;
-use super::pods::{Sighting, Sightings};
+use super::pods::{MOST_RESIDENTS, Resident, Sightings};
 use super::sys;
 use aya::maps::{MapData, RingBuf};
 use qbox_common::Newcomer;
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -106,18 +106,11 @@ fn enrol(shared: &Shared, newcomer: Newcomer) -> bool {
     let sighting = shared.cgroup.of_process(process).and_then(|cgroup| {
         let inode = namespace_of(process)?;
         let name = shared.cgroup.name(&cgroup);
-        Some((
-            inode,
-            Sighting {
-                process,
-                cgroup,
-                name,
-            },
-        ))
+        Some((inode, name, Resident { process, cgroup }))
     });
     let mut pods = shared.pods();
-    if let Some((inode, sighting)) = sighting {
-        pods.saw(inode, sighting);
+    if let Some((inode, name, resident)) = sighting {
+        pods.saw(inode, name, resident);
     }
     let known = pods.knows(namespace);
     if !known {
@@ -154,14 +147,24 @@ async fn rescan(shared: &Arc<Shared>) -> Duration {
 }
 
 fn look(shared: &Shared) -> Sightings {
-    let mut sightings = BTreeMap::new();
+    let mut sightings = Sightings::new();
+    // A cgroup's processes come one after the other.
+    let (mut last, mut name) = (PathBuf::new(), String::new());
     shared.cgroup.visit(&mut |process| {
-        if let Some(inode) = namespace_of(process.id) {
-            sightings.entry(inode).or_insert_with(|| Sighting {
+        let Some(inode) = namespace_of(process.id) else {
+            return;
+        };
+        if last != process.cgroup {
+            process.cgroup.clone_into(&mut last);
+            name = shared.cgroup.name(process.cgroup);
+        }
+        let residents = sightings.entry(inode).or_default();
+        if residents.len() < MOST_RESIDENTS && !residents.contains_key(&name) {
+            let resident = Resident {
                 process: process.id,
                 cgroup: process.cgroup.to_path_buf(),
-                name: shared.cgroup.name(process.cgroup),
-            });
+            };
+            residents.insert(name.clone(), resident);
         }
     });
     sightings

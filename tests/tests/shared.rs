@@ -31,6 +31,17 @@ fn assert_captured(world: &World, pod: &Pod, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a trigger is answered that curl sends, run by `command`.
+fn posted(world: &World, mut curl: Command) -> Result<Value> {
+    let url = format!("http://{}:{PORT}/trips/9", world.pod_of("trips")?.ipv4());
+    let host = ["-H", "Host: trips.default.svc:8080"];
+    let output = curl
+        .args(["-sS", "-X", "POST", "-d", WISH, &url])
+        .args(host)
+        .output()?;
+    serde_json::from_slice(&output.stdout).context("no JSON")
+}
+
 fn wait_until_known(world: &World, name: &str, known: bool) -> Result<()> {
     wait_for(&format!("{name} to be known: {known}"), DEADLINE, || {
         Ok((world.qbox.admin().has_pod(name)? == known).then_some(()))
@@ -69,24 +80,7 @@ fn a_pod_on_the_hosts_network() -> Result<()> {
 
     // A process of the node that is in no pod, in the very same namespace.
     let sagas = world.qbox.admin().sagas()?.len();
-    let address = world.pod_of("trips")?.ipv4();
-    let url = format!("http://{address}:{PORT}/trips/2");
-    let posted = |mut command: Command| -> Result<Value> {
-        let output = command
-            .args([
-                "-sS",
-                "-X",
-                "POST",
-                "-H",
-                "Host: trips.default.svc:8080",
-                "-d",
-                WISH,
-                &url,
-            ])
-            .output()?;
-        serde_json::from_slice(&output.stdout).context("no JSON")
-    };
-    assert_eq!(posted(world.node.command("curl"))?["service"], "trips");
+    assert_eq!(posted(&world, world.node.command("curl"))?["service"], "trips");
     assert_eq!(world.qbox.admin().sagas()?.len(), sagas);
 
     // Its loopback is the node's: left alone, as any pod's.
@@ -117,23 +111,8 @@ fn pods_that_share_a_namespace() -> Result<()> {
 
     // In the namespace of both, and in no enrolled cgroup.
     let sagas = world.qbox.admin().sagas()?.len();
-    let url = format!("http://{}:{PORT}/trips/3", world.pod_of("trips")?.ipv4());
-    let text = first.namespace().run(|| {
-        let output = Command::new("curl")
-            .args([
-                "-sS",
-                "-X",
-                "POST",
-                "-H",
-                "Host: trips.default.svc:8080",
-                "-d",
-                WISH,
-                &url,
-            ])
-            .output()?;
-        Ok(String::from_utf8(output.stdout)?)
-    })?;
-    assert_eq!(serde_json::from_str::<Value>(&text)?["service"], "trips");
+    let answer = first.namespace().run(|| posted(&world, Command::new("curl")))?;
+    assert_eq!(answer["service"], "trips");
     assert_eq!(world.qbox.admin().sagas()?.len(), sagas);
 
     // By its own name, though the other was there before.

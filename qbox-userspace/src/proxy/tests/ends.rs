@@ -386,22 +386,6 @@ async fn a_service_that_has_idled_out_loses_no_request_that_is_held() {
     }
 }
 
-#[tokio::test]
-async fn half_a_line_and_its_end_are_undecided() {
-    let rig = Rig::new().await;
-    let (mut client, mut server) = rig.pair().await;
-    client.send("GET /ta").await;
-    client.finish().await;
-    server.expect("GET /ta").await;
-    server.expect_end().await;
-    assert_eq!(rig.proxy.counters().undecided.get(), 1);
-    // Who has said nothing has left nothing to decide.
-    let (client, mut server) = rig.pair().await;
-    drop(client);
-    server.expect_end().await;
-    assert_eq!(rig.proxy.counters().undecided.get(), 1);
-}
-
 /// However much a service sends, what its client doesn't read is left with the service.
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_its_service() {

@@ -66,6 +66,12 @@ async fn half_a_line_and_the_end() {
     client.finish().await;
     server.expect("GET /ta").await;
     server.expect_end().await;
+    assert_eq!(rig.proxy.counters().undecided.get(), 1);
+    // Who has said nothing has left nothing to decide.
+    let (client, mut server) = rig.pair().await;
+    drop(client);
+    server.expect_end().await;
+    assert_eq!(rig.proxy.counters().undecided.get(), 1);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(super) struct Buffer {
     end: usize,
     max: usize,
     bulk: bool,
+    marked: bool,
 }
 
 impl Buffer {
@@ -40,7 +41,13 @@ impl Buffer {
             end: 0,
             max,
             bulk: false,
+            marked: false,
         }
+    }
+
+    /// What is read from now on may have urgent data in it.
+    pub(super) fn marked(&mut self) {
+        self.marked = true;
     }
 
     /// What is to be written.
@@ -120,7 +127,7 @@ impl Buffer {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
         let size = room.len();
-        let count = ready!(sock::poll_read(stream, context, room))?;
+        let count = ready!(sock::poll_read(stream, context, room, self.marked))?;
         self.end += count;
         self.bulk = count == size;
         Poll::Ready(Ok(count))

@@ -38,7 +38,8 @@ pub struct Counters {
     pub http2: Counter,
     /// Connections copied through: TLS, another protocol, or the server spoke first.
     pub opaque: Counter,
-    /// Connections copied through since their first line did not come in time. Some might have been HTTP.
+    /// Connections copied through since their first line did not come in time, or their client's end came before the line's. Some
+    /// might have been HTTP.
     pub undecided: Counter,
     /// Connections that left HTTP/1 by an upgrade or CONNECT.
     pub tunnels: Counter,

@@ -108,6 +108,8 @@ pub(super) struct ResponseSide<'a, H> {
     phase: Phase,
     /// An end that might have spoken HTTP/2 first was waited for.
     waited: bool,
+    /// What is copied may have urgent data in it.
+    marked: bool,
 }
 
 impl<'a, H: Handler> ResponseSide<'a, H> {
@@ -117,6 +119,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
             buffer,
             phase: Phase::Head { searched: 0 },
             waited: false,
+            marked: false,
         }
     }
 
@@ -317,6 +320,10 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     }
                 }
                 Scan::Opaque => {
+                    if !std::mem::replace(&mut self.marked, true) {
+                        sock::inline_urgent(upstream);
+                        self.buffer.marked();
+                    }
                     if self.buffer.fresh().is_empty() {
                         return Ok(true);
                     }

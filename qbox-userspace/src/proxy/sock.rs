@@ -13,11 +13,12 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// Reads what is there. `Ok(0)` is the peer's end (or an empty `buffer`).
+/// Reads what is there. `Ok(0)` is the peer's end (or an empty `buffer`). `marked`: there may be urgent data.
 pub(super) fn poll_read(
     stream: &TcpStream,
     context: &mut Context<'_>,
     buffer: &mut [u8],
+    marked: bool,
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(context))?;
@@ -26,8 +27,8 @@ pub(super) fn poll_read(
             let count = rustix::io::read(stream, &mut *buffer)?;
             got = Some(count);
             // Less than asked for: the kernel has no more, so the readiness is cleared here, which saves the read(2)
-            // that would only say so (epoll(7), edge-triggered).
-            if count > 0 && count < buffer.len() {
+            // that would only say so (epoll(7), edge-triggered). Before urgent data it stops, too, and there is more.
+            if !marked && count > 0 && count < buffer.len() {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(())
@@ -143,6 +144,12 @@ pub(super) fn keep_alive(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(4));
 }
 
+/// Has urgent data (TCP's, as FTP and telnet have it) come among the other, at its place; else a read passes over it. If that
+/// can't be, one byte of it is lost.
+pub(super) fn inline_urgent(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_out_of_band_inline(true);
+}
+
 /// Sends FIN: nothing more will be written. A socket that is already gone needs none.
 pub(super) fn finish(stream: &TcpStream) {
     let _ = SockRef::from(stream).shutdown(Shutdown::Write);
@@ -163,7 +170,7 @@ pub(super) async fn linger(stream: &TcpStream) {
     let mut left = BYTES;
     let _ = tokio::time::timeout(TIME, async {
         while left > 0 {
-            match poll_fn(|context| poll_read(stream, context, &mut scratch)).await {
+            match poll_fn(|context| poll_read(stream, context, &mut scratch, false)).await {
                 Ok(0) | Err(_) => break,
                 Ok(count) => left = left.saturating_sub(count),
             }

@@ -213,7 +213,7 @@ metrics! {
         REQUESTS: Counter "requests" ["handling"]
             "HTTP requests, by what was done with them", "`passed` on, or `taken`: answered by Qbox.";
         THROUGH: Counter "connections_through" ["reason"]
-            "Connections that were copied through unread, by reason", "`opaque` (TLS, another protocol), `undecided` (no first line in time), `tunnel` (left HTTP/1 by an upgrade or CONNECT).";
+            "Connections that were copied through unread, by reason", "`opaque` (TLS, another protocol), `undecided` (no first line in time, or its client's end in the middle of it), `tunnel` (left HTTP/1 by an upgrade or CONNECT).";
         ERRORS: Counter "proxy_errors" ["kind"]
             "What went wrong between a client and its upstream, by kind", "`dial`, `malformed`, `head_too_large`, `body_too_large`, `response`, `streams`, `client`, `upstream`, `aborted`.";
         RELAY: Histogram "relay_duration" []

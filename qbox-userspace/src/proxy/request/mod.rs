@@ -445,6 +445,8 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         if self.explicit() && !self.link.peek(|state| state.tunnel) {
             return RequestEnd::Stopped;
         }
+        sock::inline_urgent(self.link.client);
+        self.buffer.marked();
         loop {
             let upstream = match self.copied().await {
                 Ok(upstream) => upstream,

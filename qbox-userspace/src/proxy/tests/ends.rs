@@ -11,7 +11,7 @@ const TLS: &[u8] = b"\x16\x03\x01\x02\x00\x01";
 
 impl Peer {
     /// The connection is broken, although nobody reads it: what a program that only waits (poll(2)) hears of a RST.
-    async fn expect_broken(&mut self) {
+    pub(super) async fn expect_broken(&mut self) {
         let broken = self.stream.ready(Interest::ERROR);
         let ready = timeout(PATIENCE, broken).await.expect("no reset comes").unwrap();
         assert!(ready.is_error());

@@ -144,6 +144,19 @@ async fn the_first_frame_is_settings() {
 }
 
 /// RFC 9113, 8.1.1: the stream alone is at fault, and the next request passes.
+/// Once the client has ended its direction nobody reads from it.
+#[tokio::test]
+async fn a_connection_reset_behind_its_end() {
+    let mut ends = Frames::new().await;
+    ends.client.send(headers(1, true, b"")).await;
+    ends.client.finish().await;
+    let (head, _) = next(&mut ends.service).await;
+    assert_eq!((head.0, head.2), (1, 1));
+    assert!(ends.service.rest_bytes().await.is_empty());
+    ends.client.reset();
+    ends.service.expect_broken().await;
+}
+
 #[tokio::test]
 async fn malformed_requests() {
     let length = |value: &[u8]| [b"\0\x0econtent-length", &[value.len() as u8][..], value].concat();

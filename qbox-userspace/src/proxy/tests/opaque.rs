@@ -43,6 +43,29 @@ async fn bytes_that_are_not_http() {
     assert_eq!(rig.proxy.counters().opaque.get(), 5);
 }
 
+/// As FTP's ABOR has it. It comes at its place, and not out of band any more (RFC 6093, 4).
+#[tokio::test]
+async fn urgent_bytes_are_not_lost() {
+    let rig = Rig::new().await;
+    let (mut client, mut server) = rig.pair().await;
+    server.send("220 ready\r\n").await;
+    client.expect("220 ready\r\n").await;
+    for _ in 0..3 {
+        for end in [true, false] {
+            let (from, to) = match end {
+                true => (&mut client, &mut server),
+                false => (&mut server, &mut client),
+            };
+            from.send("ABOR").await;
+            let urgent = socket2::SockRef::from(&from.stream).send_out_of_band(b"\r\n");
+            assert_eq!(urgent.unwrap(), 2);
+            to.expect("ABOR\r\n").await;
+            from.send("NOOP").await;
+            to.expect("NOOP").await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn half_a_line_that_could_be_http_is_copied_when_time_is_up() {
     let rig = Rig::with(Settings {

@@ -30,6 +30,7 @@ pub mod passthrough;
 mod pause;
 mod pod;
 mod poll;
+pub mod process;
 mod qbox;
 mod service;
 mod stop;

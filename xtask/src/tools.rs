@@ -33,7 +33,7 @@ pub(crate) const PODS: [Tool; 3] = [
 ];
 
 /// What the end-to-end suites use besides.
-pub(crate) const SUITES: [Tool; 9] = [
+pub(crate) const SUITES: [Tool; 10] = [
     Tool {
         program: "python3",
         package: "python3-venv",
@@ -78,6 +78,11 @@ pub(crate) const SUITES: [Tool; 9] = [
         program: "iptables-save",
         package: "iptables",
         why: "shows that no firewall rule changes",
+    },
+    Tool {
+        program: "strace",
+        package: "strace",
+        why: "counts system calls",
     },
 ];
 

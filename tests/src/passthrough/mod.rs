@@ -10,7 +10,6 @@
 mod copy;
 mod idle;
 mod peers;
-mod process;
 mod table;
 mod wrk;
 
@@ -20,9 +19,9 @@ use crate::bench::page;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::poll::{DEADLINE, wait_for};
+use crate::process::{self, Calls};
 use crate::qbox::{Qbox, Settings};
 use anyhow::{Context, Result};
-use process::Calls;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,9 +1,9 @@
 //! What was measured, as tables in Markdown.
 
 use super::idle::IDLE;
-use super::process::Calls;
 use super::wrk::Sample;
 use super::{Way, cells};
+use crate::process::Calls;
 use std::fmt::Write as _;
 use std::time::Duration;
 

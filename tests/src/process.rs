@@ -8,7 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The process and those below it.
-pub(super) fn tree(process: u32) -> Result<Vec<u32>> {
+///
+/// # Errors
+/// It has ended.
+pub fn tree(process: u32) -> Result<Vec<u32>> {
     let mut all = vec![process];
     let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"))?;
     for child in children.split_whitespace() {
@@ -18,7 +21,10 @@ pub(super) fn tree(process: u32) -> Result<Vec<u32>> {
 }
 
 /// Bytes in RAM (`VmRSS`, proc_pid_status(5)), of all of `tree`.
-pub(super) fn resident(tree: &[u32]) -> Result<u64> {
+///
+/// # Errors
+/// One has ended.
+pub fn resident(tree: &[u32]) -> Result<u64> {
     let mut bytes = 0;
     for process in tree {
         let status = fs::read_to_string(format!("/proc/{process}/status"))?;
@@ -30,7 +36,10 @@ pub(super) fn resident(tree: &[u32]) -> Result<u64> {
 }
 
 /// Time on processors so far, in microseconds (schedstat, in nanoseconds, of each thread).
-pub(super) fn processor_time(tree: &[u32]) -> Result<f64> {
+///
+/// # Errors
+/// One has ended.
+pub fn processor_time(tree: &[u32]) -> Result<f64> {
     let mut sum = 0.0;
     for thread in threads(tree)? {
         let text = fs::read_to_string(Path::new(&thread).join("schedstat"))?;
@@ -53,17 +62,21 @@ fn threads(tree: &[u32]) -> Result<Vec<String>> {
 
 /// System calls, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Calls {
-    pub(super) reads: f64,
-    pub(super) writes: f64,
+pub struct Calls {
+    /// Of what somebody sent, or wrote to a disk.
+    pub reads: f64,
+    /// To somebody, or to a disk.
+    pub writes: f64,
     /// For something to be ready.
-    pub(super) waits: f64,
-    pub(super) others: f64,
+    pub waits: f64,
+    /// All else.
+    pub others: f64,
 }
 
 impl Calls {
     /// For each of so many requests.
-    pub(super) fn each(self, requests: f64) -> Self {
+    #[must_use]
+    pub fn each(self, requests: f64) -> Self {
         Self {
             reads: self.reads / requests,
             writes: self.writes / requests,
@@ -74,7 +87,11 @@ impl Calls {
 }
 
 /// The calls that `tree` makes while `work` runs, as strace(1) counts them, and what `work` returns.
-pub(super) fn calls<T>(tree: &[u32], file: &Path, work: impl FnOnce() -> Result<T>) -> Result<(Calls, T)> {
+/// `file` is where strace may write.
+///
+/// # Errors
+/// strace can't be started or may not look, or `work` failed.
+pub fn calls<T>(tree: &[u32], file: &Path, work: impl FnOnce() -> Result<T>) -> Result<(Calls, T)> {
     let mut strace = Command::new("strace");
     strace
         .args(["-f", "-qq", "-c", "-U", "calls,name", "-o"])

@@ -1,0 +1,132 @@
+//! What a saga and a request that passes cost in system calls and syncs, against the figures below: a count is the same on a busy machine.
+//!
+//! One client, one after the other. A figure is the slope from few to many, so that what is done once or now and then is none of it.
+//! Whoever makes Qbox cheaper lowers the figure; whoever makes it dearer says in the commit why it is worth it.
+
+use anyhow::{Context, Result, ensure};
+use qbox_tests::process::{self, Calls};
+use qbox_tests::{Settings, World, workspace};
+
+/// From so many requests to so many.
+const FEW: u32 = 40;
+const MANY: u32 = 240;
+
+/// A saga of three steps at once, its journal synced.
+const SYNCED: Calls = Calls {
+    reads: 4.1,
+    writes: 7.6,
+    waits: 7.2,
+    others: 55.0,
+};
+/// The same with `durability = "none"`.
+const UNSYNCED: Calls = Calls {
+    reads: 4.0,
+    writes: 3.9,
+    waits: 2.3,
+    others: 3.8,
+};
+/// A request that is no trigger, on a kept connection that is captured.
+const PASSED: Calls = Calls {
+    reads: 2.1,
+    writes: 2.0,
+    waits: 2.1,
+    others: 0.4,
+};
+/// How far a count may be from its figure: a part of it, and so much more. Reads and writes follow from what is done.
+const CLOSE: (f64, f64) = (0.05, 0.2);
+/// How often a thread waits or wakes another one is also chance; and less of it is always well.
+const LOOSE: (f64, f64) = (0.3, 1.0);
+
+/// So many requests over one connection.
+const CLIENT: &str = r#"
+import http.client, sys
+method, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+connection = http.client.HTTPConnection("trips.default.svc", 8080, timeout=60)
+for number in range(first, first + count):
+    connection.request(method, f"/trips/{number}", '{"guest":"Ada"}' if method == "POST" else None)
+    answer = connection.getresponse()
+    answer.read()
+    # What passes is asked of a service that has no such page.
+    assert answer.status == (201 if method == "POST" else 404), answer.status
+"#;
+
+fn syncs(world: &World) -> Result<f64> {
+    let metrics = world.qbox.admin().get("/metrics")?.body;
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("qbox_journal_syncs_total "));
+    Ok(line.context("no count of syncs")?.parse()?)
+}
+
+/// For each request, and how many syncs.
+fn cost(world: &World, method: &str) -> Result<(Calls, f64)> {
+    let tree = process::tree(world.qbox.id())?;
+    let file = world.node.folder().join("calls");
+    let mut next = 0;
+    let mut run = |count: u32| {
+        let before = syncs(world)?;
+        let (calls, _) = process::calls(&tree, &file, || {
+            world
+                .client
+                .python(CLIENT, &[method, &next.to_string(), &count.to_string()])
+        })?;
+        next += count;
+        anyhow::Ok((calls, syncs(world)? - before))
+    };
+    // Connections to the services are made, and kept.
+    run(FEW)?;
+    let ((few, few_syncs), (many, many_syncs)) = (run(FEW)?, run(MANY)?);
+    let requests = f64::from(MANY - FEW);
+    let slope = Calls {
+        reads: many.reads - few.reads,
+        writes: many.writes - few.writes,
+        waits: many.waits - few.waits,
+        others: many.others - few.others,
+    };
+    Ok((slope.each(requests), (many_syncs - few_syncs) / requests))
+}
+
+/// No dearer than the figure; and no cheaper either, or the figure is to be lowered.
+fn held(what: &str, measured: Calls, figure: Calls) -> Result<()> {
+    println!("{what}: {measured:.2?}");
+    let most = |was: f64, (part, more): (f64, f64)| was + was * part + more;
+    let close = |is: f64, was: f64| is <= most(was, CLOSE) && was <= most(is, CLOSE);
+    ensure!(
+        close(measured.reads, figure.reads)
+            && close(measured.writes, figure.writes)
+            && measured.waits <= most(figure.waits, LOOSE)
+            && measured.others <= most(figure.others, LOOSE),
+        "{what} takes {measured:.2?}, where this file says {figure:.2?}"
+    );
+    Ok(())
+}
+
+fn saga() -> Result<String> {
+    Ok(std::fs::read_to_string(workspace().join(qbox_tests::BOOK_TRIP))?)
+}
+
+#[test]
+fn a_saga_that_is_synced() -> Result<()> {
+    let world = World::new(&Settings::saga(saga()?))?;
+    let (calls, syncs) = cost(&world, "POST")?;
+    println!("{syncs} syncs");
+    ensure!((1.9..=2.05).contains(&syncs), "{syncs} syncs a saga");
+    held("a synced saga", calls, SYNCED)
+}
+
+#[test]
+fn a_saga_that_is_kept_in_memory() -> Result<()> {
+    let text = saga()?.replacen("order ", "durability = \"none\"\norder ", 1);
+    let world = World::new(&Settings::saga(text))?;
+    let (calls, syncs) = cost(&world, "POST")?;
+    ensure!(syncs < 0.1, "{syncs} syncs a saga");
+    held("an unsynced saga", calls, UNSYNCED)
+}
+
+#[test]
+fn a_request_that_passes() -> Result<()> {
+    let world = World::book_trip()?;
+    let (calls, syncs) = cost(&world, "GET")?;
+    ensure!(syncs < 0.1, "{syncs} syncs a request");
+    held("a request that passes", calls, PASSED)
+}

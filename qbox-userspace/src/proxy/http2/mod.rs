@@ -377,7 +377,10 @@ impl<H: Handler> Session<'_, H> {
         let mut moved = false;
         if !self.client.ended && !self.client.held && !self.refused {
             match self.client.buffer.poll_fill(self.client.stream, context) {
-                Poll::Ready(Ok(0)) => (self.client.ended, moved) = (true, true),
+                Poll::Ready(Ok(0)) => {
+                    (self.client.ended, moved) = (true, true);
+                    self.relay.client_ended();
+                }
                 Poll::Ready(Ok(_)) => moved = true,
                 Poll::Ready(Err(_)) => return Err(End::ClientBroke),
                 Poll::Pending => self.client.buffer.rest(),

@@ -421,6 +421,22 @@ impl Relay<'_> {
         wrote
     }
 
+    /// The client says no more: of the requests that are being read none becomes whole. Half a trigger goes nowhere.
+    pub(super) fn client_ended(&mut self) {
+        let reading = |(id, stream): (&u32, &Stream)| match &stream.state {
+            State::Reading(reading) => Some((*id, reading.look)),
+            _ => None,
+        };
+        let halves: Vec<(u32, bool)> = self.streams.iter().filter_map(reading).collect();
+        for (id, look) in halves {
+            if look {
+                self.pass_unseen(id);
+            } else {
+                self.close(id);
+            }
+        }
+    }
+
     /// Sees to the requests that have not come in time.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.own.next.is_none_or(|next| next > now) {

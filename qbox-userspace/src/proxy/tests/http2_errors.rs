@@ -157,6 +157,19 @@ async fn a_connection_reset_behind_its_end() {
     ends.service.expect_broken().await;
 }
 
+/// What is missing of it can't come any more, so nobody waits for it.
+#[tokio::test]
+async fn half_a_trigger_and_the_clients_end() {
+    let mut ends = Frames::new().await;
+    let post = frame(1, 4, 1, b"\x83\x86\x04\x05/take\x01\x05trips");
+    ends.client.send([post, frame(0, 0, 1, b"half")].concat()).await;
+    ends.client.finish().await;
+    assert!(ends.service.rest_bytes().await.is_empty());
+    ends.service.finish().await;
+    ends.client.rest_bytes().await;
+    assert!(ends.rig.taken().is_empty());
+}
+
 #[tokio::test]
 async fn malformed_requests() {
     let length = |value: &[u8]| [b"\0\x0econtent-length", &[value.len() as u8][..], value].concat();

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// What programs in the pod get when they ask for any port.
 const PORTS: RangeInclusive<u16> = 40_000..=40_599;
+/// Ports of closed connections that are kept (TIME-WAIT) at once.
+const CLOSED: u32 = 64;
 /// Where a suite's server always is.
 const FIXED: [u16; 1] = [8000];
 /// No suite takes longer, twice as long as the longest did on a loaded machine.
@@ -122,6 +124,10 @@ fn compare(suite: &Suite) -> Result<()> {
     let range = format!("{} {}", PORTS.start(), PORTS.end());
     let file = "/proc/sys/net/ipv4/ip_local_port_range";
     pod.run(["sh", "-c", &format!("echo {range} > {file}")])?.ok()?;
+    // So few ports, each kept for a minute by every connection that was closed, and two connections for one with Qbox: without
+    // this a suite of many tests runs out of them.
+    let file = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+    pod.run(["sh", "-c", &format!("echo {CLOSED} > {file}")])?.ok()?;
     let without = play(&pod, suite, "without Qbox", &node)?;
     let mut qbox = Qbox::start(&node, &Settings::sagas(sagas()))?;
     qbox.wait_for_pod("suite")?;

@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
 mod targets;
+mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     targets::expressions::TARGET,
     targets::http1_requests::TARGET,
+    targets::http1_responses::TARGET,
+    targets::http2::TARGET,
     targets::matching::TARGET,
     targets::original::TARGET,
     targets::saga_file::TARGET,

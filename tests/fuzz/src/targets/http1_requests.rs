@@ -8,6 +8,7 @@
 //! - no request is taken that hyper would not have read as one: not out of a body, and not from the middle of a head.
 
 use crate::Target;
+use crate::wire::{self, Rig, Tap};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -16,16 +17,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use qbox::proxy::{Handled, Handler, Head, Proxy, Reply, Settings, Taken, Verdict};
 use qbox::upstream::{Hosts, Via};
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 pub(crate) const TARGET: Target = Target {
@@ -127,82 +123,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, log: &Log) -> bool 
     }
 }
 
-/// What the service gets, noted.
-struct Tap<S> {
-    stream: S,
-    seen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.seen
-            .lock()
-            .unwrap()
-            .extend_from_slice(&buffer.filled()[before..]);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-struct Rig {
-    runtime: Runtime,
-    front: TcpListener,
-    service: TcpListener,
-    places: [SocketAddr; 2],
-}
-
-impl Rig {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let (front, service) = runtime.block_on(async {
-            let listen = || TcpListener::bind("127.0.0.1:0");
-            (listen().await.unwrap(), listen().await.unwrap())
-        });
-        let places = [front.local_addr().unwrap(), service.local_addr().unwrap()];
-        Self {
-            runtime,
-            front,
-            service,
-            places,
-        }
-    }
-}
-
-thread_local! {
-    static RIG: RefCell<Rig> = RefCell::new(Rig::new());
-}
-
 fn run(input: &[u8]) {
     let Some((&cuts, bytes)) = input.split_first() else {
         return;
     };
-    RIG.with_borrow(|rig| rig.runtime.block_on(one(rig, cuts, bytes)));
+    wire::with_rig(async |rig| one(rig, cuts, bytes).await);
 }
 
 /// What went through Qbox.
@@ -248,10 +173,7 @@ async fn through(rig: &Rig, cuts: u8, bytes: &[u8]) -> Through {
     };
     let handler = Arc::new(Taker(Arc::clone(&taken)));
     let proxy = Proxy::new(handler, settings, Hosts::default());
-    let client = TcpStream::connect(rig.places[0]);
-    let (client, accepted) = tokio::join!(client, rig.front.accept());
-    let (mut client, (accepted, peer)) = (client.unwrap(), accepted.unwrap());
-    let _ = client.set_nodelay(true);
+    let (mut client, accepted, peer) = rig.connection().await;
     let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node);
     // Qbox dials at once, and again behind a request that it took.
     let service = async {
@@ -262,22 +184,11 @@ async fn through(rig: &Rig, cuts: u8, bytes: &[u8]) -> Through {
         }
     };
     let talk = async {
-        let step = match cuts {
-            0 => bytes.len().max(1),
-            cuts => usize::from(cuts),
-        };
         let (mut reader, mut writer) = client.split();
         let send = async {
-            for part in bytes.chunks(step) {
-                if writer.write_all(part).await.is_err() {
-                    return;
-                }
-                // Each piece is to be read on its own; where it is not, that is another input's case.
-                for _ in 0..4 {
-                    tokio::task::yield_now().await;
-                }
+            if wire::send(&mut writer, cuts, bytes).await.is_ok() {
+                let _ = writer.shutdown().await;
             }
-            let _ = writer.shutdown().await;
         };
         let mut got = Vec::new();
         let receive = async {

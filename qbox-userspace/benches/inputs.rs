@@ -376,10 +376,13 @@ fn matching(table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// Whose inputs these are, what they are, and what reads them.
+type Reader = (&'static str, &'static [(&'static str, Make)], fn(&str));
+
 fn main() -> Result<()> {
     let mut table = Table::default();
     println!("{:<12}{:<40}{:>12}{:>8}", "1 MiB", "of", "takes", "×4 is");
-    let readers: [(&str, &[(&str, Make)], fn(&str)); 3] = [
+    let readers: [Reader; 3] = [
         ("saga file", FILES, read_file),
         ("expression", TEMPLATES, read_template),
         ("original", ORIGINALS, read_original),

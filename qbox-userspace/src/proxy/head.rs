@@ -252,6 +252,30 @@ fn has_bare_lf(bytes: &[u8]) -> bool {
     false
 }
 
+/// Whether a response's head that can't be read has a status by which nobody leaves HTTP/1 (RFC 9110, 7.8 and 9.3.6).
+/// `connect`: it answers CONNECT.
+pub(super) fn refuses_to_leave(head: &[u8], connect: bool) -> bool {
+    match head {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            _,
+            b' ',
+            class,
+            _,
+            _,
+            b' ' | b'\r',
+            ..,
+        ] => matches!(class, b'3'..=b'5') || (*class == b'2' && !connect),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -410,6 +410,11 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     };
                     let head = fresh.get(..end).unwrap_or_default();
                     let Ok(response) = head::response(head, awaited.head) else {
+                        // Whatever else it says, it may say that nobody leaves HTTP.
+                        let stays = head::refuses_to_leave(head, awaited.connect);
+                        if let Some(awaited) = state.awaited.get_mut(done) {
+                            awaited.leaves &= !stays;
+                        }
                         return (Scan::Unreadable, done);
                     };
                     let tunnel =
@@ -434,6 +439,9 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     if response.status < 200 {
                         self.phase = Phase::Head { searched: 0 };
                         continue;
+                    }
+                    if let Some(awaited) = state.awaited.get_mut(done) {
+                        awaited.leaves = false;
                     }
                     if done == 0 {
                         state.started = true;

@@ -135,6 +135,27 @@ async fn an_eager_client_of_an_upgrade() {
     }
 }
 
+/// Its answer is one of HTTP all the same, if not one that can be followed: what comes next is no tunnel, and may be a trigger.
+#[tokio::test]
+async fn an_upgrade_that_is_refused_unreadably() {
+    let rig = Rig::new().await;
+    let ask = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "HTTP/1.1 404\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+    ] {
+        let (mut client, mut server) = rig.pair().await;
+        client.send(ask).await;
+        server.expect(ask).await;
+        server.send(answer).await;
+        client.expect(answer).await;
+        client.send("GET /take HTTP/1.1\r\n\r\n").await;
+        client.expect_reset().await;
+        server.expect_reset().await;
+    }
+    assert!(rig.taken().is_empty());
+}
+
 #[tokio::test]
 async fn an_upgrade_that_is_refused_goes_on_as_http() {
     let rig = Rig::new().await;

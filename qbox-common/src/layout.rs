@@ -54,19 +54,51 @@ pub struct Origin {
     pub sequence: u32,
 }
 
-/// A namespace that made a socket and is not enrolled.
+/// A namespace that made a socket and is not enrolled, or a cgroup in an enrolled one of which nothing is known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Newcomer {
     /// The namespace's cookie.
     pub namespace: u64,
+    /// The id of the process's cgroup where it is that which isn't known; else 0.
+    pub cgroup: u64,
     /// The process, as the initial PID namespace numbers it.
     pub process: u32,
     /// Always 0: makes the padding explicit.
     pub reserved: u32,
 }
 
-/// Which listeners an enrolled namespace has: bits of its entry in NAMESPACES.
+/// The key in ANNOUNCED of a [`Newcomer`]: its cgroup's id, told apart from a cookie by the highest bit, or else the cookie.
+/// Both are counted up from 1.
+#[inline(always)]
+#[must_use]
+pub const fn announced(namespace: u64, cgroup: u64) -> u64 {
+    if cgroup == 0 { namespace } else { cgroup | 1 << 63 }
+}
+
+/// A port that a pod's rule names: a key of POD_PORTS.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodPort {
+    /// The id of the pod's cgroup, as in PODS.
+    pub pod: u64,
+    /// Network byte order, in the low 16 bits: as `bpf_sock_addr::user_port`.
+    pub port: u32,
+    /// Always 0: makes the padding explicit.
+    pub reserved: u32,
+}
+
+/// What holds for a pod: bits of its entry in PODS. None of them: it is left alone.
+pub mod rule {
+    /// It is enrolled.
+    pub const IN: u32 = 1;
+    /// Only connections to its entries in POD_PORTS.
+    pub const ONLY: u32 = 2;
+    /// None to its entries in POD_PORTS.
+    pub const EXCEPT: u32 = 4;
+}
+
+/// Which listeners an enrolled namespace has: bits of its entry in NAMESPACES. None of them: its pods are left alone.
 pub mod reach {
     /// 127.0.0.1.
     pub const V4: u32 = 1;
@@ -92,11 +124,13 @@ pub enum Counter {
     Unannounced = 4,
     /// Connections that matched and were refused: of a namespace not enrolled yet, or because Qbox has stopped.
     Refused = 5,
+    /// Connections that matched and passed because their pod is left alone, or their port by its rule.
+    Left = 6,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 const _: () = {
@@ -104,14 +138,15 @@ const _: () = {
     assert!(size_of::<Destination>() == 18 && align_of::<Destination>() == 1);
     assert!(size_of::<Flow>() == 32 && align_of::<Flow>() == 8);
     assert!(size_of::<Origin>() == 24 && align_of::<Origin>() == 4);
-    assert!(size_of::<Newcomer>() == 16 && align_of::<Newcomer>() == 8);
-    assert!(Counter::Refused as u32 + 1 == Counter::COUNT);
+    assert!(size_of::<Newcomer>() == 24 && align_of::<Newcomer>() == 8);
+    assert!(size_of::<PodPort>() == 16 && align_of::<PodPort>() == 8);
+    assert!(Counter::Left as u32 + 1 == Counter::COUNT);
 };
 
 #[cfg(feature = "user")]
 #[allow(unsafe_code)]
 mod pod {
-    use super::{Destination, Flow, Newcomer, Origin};
+    use super::{Destination, Flow, Newcomer, Origin, PodPort};
 
     // SAFETY: integers only, `repr(C)`, no padding (the sizes asserted above are the sums of the fields'), 'static.
     unsafe impl aya::Pod for Destination {}
@@ -121,4 +156,6 @@ mod pod {
     unsafe impl aya::Pod for Origin {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Newcomer {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PodPort {}
 }

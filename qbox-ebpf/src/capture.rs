@@ -2,7 +2,8 @@
 
 use crate::context::{self, TCP, read};
 use crate::maps::{
-    DESTINATIONS, NAMESPACES, ORIGIN, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT, QBOX_REFUSE_UNKNOWN, count,
+    DESTINATIONS, NAMESPACES, ORIGIN, POD_PORTS, PODS, QBOX_BY_POD, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT,
+    QBOX_REFUSE_UNKNOWN, count,
 };
 use crate::newcomer;
 use aya_ebpf::EbpfContext;
@@ -10,13 +11,15 @@ use aya_ebpf::bindings::{
     bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_sk_lookup_tcp,
+    bpf_sk_release,
 };
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, warn};
 use qbox_common::{
-    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, reach, scope,
+    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, PodPort, reach,
+    rule, scope,
 };
 
 /// `BPF_F_CURRENT_NETNS` of bpf_sk_lookup_tcp: -1.
@@ -53,17 +56,25 @@ pub(crate) fn turned(context: &SockAddrContext, address: Address) -> Option<u32>
     let namespace = unsafe { bpf_get_netns_cookie(context.as_ptr()) };
     // SAFETY: the value is read at once; userspace alone writes it, whole words at a time.
     let Some(listeners) = (unsafe { NAMESPACES.get(namespace) }).copied() else {
-        count(Counter::Unenrolled);
-        newcomer::announce(namespace);
-        return if QBOX_REFUSE_UNKNOWN.load() == 0 {
-            None
-        } else {
-            refused()
-        };
+        return unknown(namespace, 0);
     };
+    if listeners == 0 {
+        count(Counter::Left);
+        return None;
+    }
     let needed = if address.is_v4() { reach::V4 } else { reach::V6 };
     if listeners & needed == 0 {
         return None;
+    }
+    if QBOX_BY_POD.load() != 0 {
+        let Some((pod, held)) = pod() else {
+            // SAFETY: the helper takes nothing and reads the current task.
+            return unknown(namespace, unsafe { bpf_get_current_cgroup_id() });
+        };
+        if !takes(pod, held, port) {
+            count(Counter::Left);
+            return None;
+        }
     }
     if listeners & reach::REFUSED != 0 {
         return refused();
@@ -95,6 +106,58 @@ pub(crate) fn turned(context: &SockAddrContext, address: Address) -> Option<u32>
         u16::from_be(port as u16)
     );
     Some(context::to_user_port(QBOX_PORT.load()))
+}
+
+/// Of one that could be a pod's which is to be captured: userspace will say, and until then the configuration.
+#[inline(always)]
+fn unknown(namespace: u64, cgroup: u64) -> Option<u32> {
+    count(Counter::Unenrolled);
+    newcomer::announce(namespace, cgroup);
+    if QBOX_REFUSE_UNKNOWN.load() == 0 {
+        None
+    } else {
+        refused()
+    }
+}
+
+/// How deep below the root a pod's cgroup may be. On a node in a container it is eight deep.
+const DEEPEST: i32 = 16;
+
+/// The current process's pod, and what holds for it: of the cgroups above the process with a rule the lowest.
+#[inline(always)]
+fn pod() -> Option<(u64, u32)> {
+    let mut found = None;
+    let mut level = 0;
+    while level < DEEPEST {
+        // SAFETY: the helper reads the current task, and answers 0 below its cgroup.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        if id == 0 {
+            break;
+        }
+        // SAFETY: the value is read at once; userspace alone writes it, whole words at a time.
+        if let Some(held) = unsafe { PODS.get(id) } {
+            found = Some((id, *held));
+        }
+        level += 1;
+    }
+    found
+}
+
+/// Whether a pod's rule takes this port.
+#[inline(always)]
+fn takes(pod: u64, held: u32, port: u32) -> bool {
+    if held & rule::IN == 0 {
+        return false;
+    }
+    if held & (rule::ONLY | rule::EXCEPT) == 0 {
+        return true;
+    }
+    let key = PodPort {
+        pod,
+        port: port & 0xffff,
+        reserved: 0,
+    };
+    POD_PORTS.get_ptr(key).is_some() == (held & rule::ONLY != 0)
 }
 
 /// To port 0, where nobody can listen: the client is told at once that the connection is refused, and not, as by a

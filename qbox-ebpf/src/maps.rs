@@ -6,7 +6,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use qbox_common::{
     Counter, Destination, EVENTS_BYTES, Flow, MAX_ANNOUNCED, MAX_DESTINATIONS, MAX_FLOWS, MAX_NAMESPACES,
-    Origin,
+    MAX_POD_PORTS, MAX_PODS, Origin, PodPort,
 };
 
 /// For the loader, which asks for it by this name; the programs don't read it. See `qbox_common::names::ABI`.
@@ -25,6 +25,12 @@ pub(crate) static QBOX_PORT: Global<u32> = Global::new(0);
 /// Not 0: what matches is refused as long as its namespace is not enrolled.
 #[unsafe(no_mangle)]
 pub(crate) static QBOX_REFUSE_UNKNOWN: Global<u32> = Global::new(0);
+/// Not 0: pods are told apart, and a connection is turned only where PODS says so.
+#[unsafe(no_mangle)]
+pub(crate) static QBOX_BY_POD: Global<u32> = Global::new(0);
+
+/// BPF_F_NO_PREALLOC: an entry takes memory when it is made. For a map that is most often empty.
+const NO_PREALLOC: u32 = 1;
 
 /// What a loaded trigger could match. The value means nothing.
 #[map]
@@ -33,6 +39,15 @@ pub(crate) static DESTINATIONS: LpmTrie<Destination, u32> = LpmTrie::with_max_en
 /// The enrolled namespaces, by cookie; the value has the bits of [`qbox_common::reach`].
 #[map]
 pub(crate) static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(MAX_NAMESPACES, 0);
+
+/// What holds for a pod, by the id of its cgroup; the value has the bits of [`qbox_common::rule`]. Processes are in
+/// cgroups below it.
+#[map]
+pub(crate) static PODS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_PODS, 0);
+
+/// The ports that these rules name. The value means nothing.
+#[map]
+pub(crate) static POD_PORTS: HashMap<PodPort, u32> = HashMap::with_max_entries(MAX_POD_PORTS, NO_PREALLOC);
 
 /// Destinations on their way from the client's socket to the acceptor. Least recently used go first: a connection that
 /// is never accepted must not hold its entry for ever.
@@ -43,7 +58,7 @@ pub(crate) static FLOWS: LruHashMap<Flow, Origin> = LruHashMap::with_max_entries
 #[btf_map]
 pub(crate) static ORIGIN: SkStorage<Origin> = SkStorage::new();
 
-/// So that a namespace is announced once, and not with each of its sockets.
+/// So that a namespace is announced once, and not with each of its sockets; a cgroup likewise. See [`qbox_common::announced`].
 #[map]
 pub(crate) static ANNOUNCED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_ANNOUNCED, 0);
 

@@ -25,7 +25,7 @@ pub(crate) fn sock_create(context: SockContext) -> i32 {
     let own = QBOX_OWN_CGROUP.load();
     // SAFETY: the helper takes nothing and reads the current task.
     if own == 0 || unsafe { bpf_get_current_cgroup_id() } != own {
-        newcomer::announce(namespace);
+        newcomer::announce(namespace, 0);
     }
     1
 }

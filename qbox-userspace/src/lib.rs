@@ -6,7 +6,7 @@
 //! main → app → { admin, gateway }
 //! gateway → { proxy, runner, observe }      admin → { runner, observe }      observe → plan
 //! runner → { journal, saga, upstream, telemetry, keys }    telemetry → upstream    journal → saga (events only)    saga → std, serde
-//! proxy → { intercept, upstream }         intercept → qbox-common
+//! proxy → { intercept, upstream }         intercept → qbox-common      kubernetes → { intercept (its policy), config }
 //! netns, keys, durations: leaves      config → keys (and fills saga's plan)
 //! plan, import → saga, config
 //! sim → saga, config, journal: tests alone
@@ -22,6 +22,7 @@ pub mod import;
 pub mod intercept;
 pub mod journal;
 pub mod keys;
+pub mod kubernetes;
 pub mod netns;
 pub mod observe;
 pub mod plan;

@@ -83,6 +83,14 @@ impl Node {
     /// # Errors
     /// The namespaces or the links can't be made.
     pub fn pod(&self, name: &str) -> Result<Pod> {
+        self.pod_at(name, Path::new(name))
+    }
+
+    /// Makes a pod whose cgroup is at this place below the node's, as a runtime lays it out.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn pod_at(&self, name: &str, place: &Path) -> Result<Pod> {
         let number = {
             let Ok(mut next) = self.next.lock() else {
                 bail!("making a pod has panicked before");
@@ -95,7 +103,11 @@ impl Node {
         };
         let (ipv4, ipv6) = address(number);
         self.name_host(name, ipv4)?;
-        let cgroup = Cgroup::make(self.cgroup.path().join(name))?;
+        let place = self.cgroup.path().join(place);
+        if let Some(above) = place.parent() {
+            fs::create_dir_all(above)?;
+        }
+        let cgroup = Cgroup::make(place)?;
         let pause = Pause::start(Some(cgroup.path()), Some(&self.hosts()))?;
         let id = pause.id();
         ip(

@@ -13,12 +13,13 @@ fn monitoring() -> PathBuf {
 }
 
 /// What no panel shows: others show the same.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "qbox_announced_namespaces_total",
     "qbox_build_info",
     "qbox_connections_http2_total",
     "qbox_connections_over_limit_total",
     "qbox_definitions",
+    "qbox_pods_left",
     "qbox_reloads_total",
     "qbox_sagas_halted_total",
     "qbox_sagas_held_back_total",

@@ -72,7 +72,7 @@ impl Snapshot {
         let totals = shared.runner.totals();
         let states = shared.runner.states();
         let health = shared.runner.health();
-        let (captured, uncaptured) = shared.pods();
+        let pods = shared.pods();
         let defined = (shared.node.definitions)();
         Self {
             revision: totals.revision,
@@ -92,8 +92,8 @@ impl Snapshot {
                 compensated: totals.compensated,
                 stuck: totals.stuck,
             },
-            pods: captured.len(),
-            uncaptured: uncaptured.len(),
+            pods: pods.captured.len(),
+            uncaptured: pods.uncaptured.len(),
             definitions: defined.definitions.len(),
             observing: defined
                 .definitions

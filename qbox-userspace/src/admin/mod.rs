@@ -30,7 +30,7 @@ pub use history::{EventView, SagaView, StepView};
 pub use log::LogFilter;
 pub use metrics::{Tally, Traffic};
 pub use token::{Token, TokenError, read_token};
-pub use view::{Before, Capture, Other, Pod, Status};
+pub use view::{Before, Capture, Kubernetes, Other, Pod, Status};
 
 use crate::observe::Observer;
 use crate::runner::Runner;
@@ -87,6 +87,8 @@ pub struct Node {
     pub capture: Box<dyn Fn() -> Capture + Send + Sync>,
     /// The pods that are known now.
     pub pods: Box<dyn Fn() -> Vec<Pod> + Send + Sync>,
+    /// How the Kubernetes API is followed, if it is.
+    pub kubernetes: Box<dyn Fn() -> Option<Kubernetes> + Send + Sync>,
     /// What sagas that are only observed would have done.
     pub observer: Observer,
     /// What the data path has counted so far.

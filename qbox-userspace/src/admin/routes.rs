@@ -158,12 +158,28 @@ fn names_us(host: &str, listen: SocketAddr) -> bool {
     }
 }
 
+/// The node's pods.
+#[derive(Default)]
+pub(super) struct Pods {
+    pub(super) captured: Vec<Pod>,
+    /// Those that should be and can't be.
+    pub(super) uncaptured: Vec<Pod>,
+    /// Those that are not enrolled.
+    pub(super) left: Vec<Pod>,
+}
+
 impl Shared {
-    /// Those that are captured, and those that can't be.
-    pub(super) fn pods(&self) -> (Vec<Pod>, Vec<Pod>) {
-        (self.node.pods)()
-            .into_iter()
-            .partition(|pod| pod.error.is_none())
+    pub(super) fn pods(&self) -> Pods {
+        let mut pods = Pods::default();
+        for pod in (self.node.pods)() {
+            let list = match &pod {
+                Pod { error: Some(_), .. } => &mut pods.uncaptured,
+                Pod { left: true, .. } => &mut pods.left,
+                _ => &mut pods.captured,
+            };
+            list.push(pod);
+        }
+        pods
     }
 
     pub(super) fn amiss(&self) -> Vec<String> {
@@ -181,6 +197,7 @@ impl Shared {
                 health.in_flight
             ));
         }
+        amiss.extend((self.node.kubernetes)().and_then(|kubernetes| kubernetes.amiss));
         let lost = (self.node.pods)().into_iter().filter(|pod| pod.lost);
         amiss.extend(lost.map(|Pod { name, error, .. }| {
             format!(
@@ -221,7 +238,7 @@ async fn metrics(State(shared): Asked, headers: HeaderMap) -> Response {
 }
 
 async fn status(State(shared): Asked) -> Response {
-    let (captured, uncaptured) = shared.pods();
+    let pods = shared.pods();
     let loaded = (shared.node.definitions)();
     let traffic = (shared.node.traffic)();
     let maps = traffic.maps.iter().map(|(map, entries, capacity)| MapView {
@@ -234,8 +251,10 @@ async fn status(State(shared): Asked) -> Response {
         pid: std::process::id(),
         admin: shared.address.to_string(),
         capture: (shared.node.capture)(),
-        pods: captured.len(),
-        uncaptured: uncaptured.len(),
+        pods: pods.captured.len(),
+        uncaptured: pods.uncaptured.len(),
+        left: pods.left.len(),
+        kubernetes: (shared.node.kubernetes)(),
         definitions: loaded.definitions.len(),
         definitions_current: loaded.error.is_none(),
         needs_restart: &loaded.needs_restart,
@@ -252,8 +271,12 @@ async fn status(State(shared): Asked) -> Response {
 }
 
 async fn pods(State(shared): Asked) -> Json<Value> {
-    let (captured, uncaptured) = shared.pods();
-    Json(json!({ "pods": captured, "uncaptured": uncaptured }))
+    let Pods {
+        captured,
+        uncaptured,
+        left,
+    } = shared.pods();
+    Json(json!({ "pods": captured, "uncaptured": uncaptured, "left": left }))
 }
 
 async fn saga(State(shared): Asked, Path(id): Path<String>) -> Response {

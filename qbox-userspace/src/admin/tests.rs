@@ -14,17 +14,40 @@ pub(super) fn node() -> Node {
         capture: Box::new(|| Capture::Explicit {
             listen: "127.0.0.1:3001".to_owned(),
         }),
+        kubernetes: Box::new(|| {
+            Some(super::Kubernetes {
+                node: "node-1".to_owned(),
+                enroll: "a=b".to_owned(),
+                listed: true,
+                away: Some(3),
+                error: Some("pods: it says 503".to_owned()),
+                pods: 3,
+                enrolled: 2,
+                lists: 1,
+                watches: 1,
+                events: 4,
+                expired: 0,
+                failures: 1,
+                amiss: None,
+            })
+        }),
         pods: Box::new(|| {
             let pod = |name: &str, netns, error: Option<&str>| Pod {
                 name: name.to_owned(),
                 cgroup: format!("/sys/fs/cgroup/qbox/{name}"),
                 pid: Some(7),
                 netns,
+                why: "all pods are".to_owned(),
+                left: false,
                 error: error.map(str::to_owned),
                 before: Vec::new(),
                 lost: false,
             };
-            vec![pod("a", 42, None), pod("b", 43, Some("the port is taken"))]
+            let left = Pod {
+                left: true,
+                ..pod("c", 44, None)
+            };
+            vec![pod("a", 42, None), pod("b", 43, Some("the port is taken")), left]
         }),
         observer: Observer::new(10, Arc::default()),
         traffic: Box::new(|| Traffic {
@@ -157,6 +180,7 @@ async fn both_sockets_answer_and_only_to_their_own_name() {
         (1, &42.into())
     );
     assert_eq!(pods["uncaptured"][0]["error"], "the port is taken");
+    assert_eq!(pods["left"][0]["name"], "c");
     let (_, status) = get(&admin, "/api/v1/status");
     assert_eq!(status["capture"]["listen"], "127.0.0.1:3001");
     assert_eq!(status["pid"], std::process::id());
@@ -392,6 +416,10 @@ async fn what_sagas_do_is_counted() {
         ("qbox_triggers_refused_total{reason=\"draining\"}", 1.0),
         ("qbox_requests_total{handling=\"passed\"}", 3.0),
         ("qbox_pods{captured=\"false\"}", 1.0),
+        ("qbox_pods_left", 1.0),
+        ("qbox_kubernetes_answers", 0.0),
+        ("qbox_kubernetes_pods{enrolled=\"false\"}", 1.0),
+        ("qbox_kubernetes_requests_total{outcome=\"failed\"}", 1.0),
         ("qbox_ready", 0.0),
     ] {
         assert_eq!(metric(document, name), value, "{name} in\n{document}");

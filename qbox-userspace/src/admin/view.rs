@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 pub enum Capture {
     /// The kernel turns the pods' sockets.
     Ebpf {
-        /// The cgroup whose children are the pods.
+        /// A cgroup below which whatever is made is captured, as far as it is no pod of which the Kubernetes API says otherwise.
         cgroup: String,
+        /// All cgroups below which pods are captured, and patterns of them, as configured.
+        cgroups: Vec<String>,
         /// The listeners' port.
         port: u16,
         /// What else runs on the hooks that Qbox uses.
@@ -53,7 +55,7 @@ pub struct Before {
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
-    /// Its cgroup's name.
+    /// `namespace/name` where the Kubernetes API tells it; else `pod-UID`, or its cgroup's name.
     pub name: String,
     /// The cgroup's directory.
     pub cgroup: String,
@@ -61,6 +63,11 @@ pub struct Pod {
     pub pid: Option<u32>,
     /// The inode of its network namespace.
     pub netns: u64,
+    /// Why it is enrolled, or not.
+    pub why: String,
+    /// It is not enrolled: that it isn't captured is as it should be.
+    #[serde(skip)]
+    pub left: bool,
     /// Why it isn't captured, if it isn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -70,6 +77,40 @@ pub struct Pod {
     /// It was captured and is no longer: Qbox is not ready then.
     #[serde(skip)]
     pub lost: bool,
+}
+
+/// How the Kubernetes API is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kubernetes {
+    /// The node's name.
+    pub node: String,
+    /// The selector that pods have to fit.
+    pub enroll: String,
+    /// Whether all has been listed once.
+    pub listed: bool,
+    /// For how many seconds it has not answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<u64>,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Pods of the node, as it tells.
+    pub pods: usize,
+    /// How many of them are enrolled.
+    pub enrolled: usize,
+    /// Lists that were read.
+    pub lists: u64,
+    /// Watches that began.
+    pub watches: u64,
+    /// Events that they told.
+    pub events: u64,
+    /// How often all had to be listed again (410).
+    pub expired: u64,
+    /// Lists and watches that failed.
+    pub failures: u64,
+    /// What is not ready because of it.
+    #[serde(skip)]
+    pub amiss: Option<String>,
 }
 
 /// `/api/v1/status`.
@@ -87,6 +128,11 @@ pub struct Status<'a> {
     pub pods: usize,
     /// How many can't be; `/api/v1/pods` says why.
     pub uncaptured: usize,
+    /// How many are not enrolled.
+    pub left: usize,
+    /// The Kubernetes API, where it says which pods are enrolled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     /// How many sagas are defined.
     pub definitions: usize,
     /// Whether these are what the files say now; if not, `/api/v1/definitions` says why.

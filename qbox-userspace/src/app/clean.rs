@@ -22,17 +22,19 @@ pub fn clean(file: &Path, all: bool) -> anyhow::Result<Vec<String>> {
         let socket = config.admin.socket.display();
         bail!("a Qbox runs (it answers at {socket}): stop it first; what it needs it takes away itself");
     }
-    let enrolled = &config.capture.cgroup;
+    let enrolled = &config.capture.cgroups;
     let named = |what: &str, paths: Vec<PathBuf>| {
         let lines = paths.into_iter().map(|path| format!("{what} {}", path.display()));
         lines.collect::<Vec<_>>()
     };
     let mut gone = named("pinned programs", intercept::unpin(enrolled, all));
-    gone.extend(named("cgroup", intercept::sweep(enrolled)));
     let usual = Config::default();
-    // One that somebody else has made stays.
-    if *enrolled == usual.capture.cgroup && fs::remove_dir(enrolled).is_ok() {
-        gone.push(format!("cgroup {}", enrolled.display()));
+    for enrolled in enrolled {
+        gone.extend(named("cgroup", intercept::sweep(enrolled)));
+        // One that somebody else has made stays.
+        if usual.capture.cgroups.contains(enrolled) && fs::remove_dir(enrolled).is_ok() {
+            gone.push(format!("cgroup {}", enrolled.display()));
+        }
     }
     let socket = &config.admin.socket;
     if fs::remove_file(socket).is_ok() {

@@ -80,12 +80,14 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         stale,
         unenrolled,
         refused,
+        left,
         no_memory,
         announced,
         unannounced,
         destinations,
         namespaces,
         filled,
+        rules,
     } = *counters;
     let most = |most: u32| u64::from(most);
     traffic.maps = vec![
@@ -94,6 +96,7 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         ("flows", filled.flows, most(qbox_common::MAX_FLOWS)),
         ("announced", filled.announced, most(qbox_common::MAX_ANNOUNCED)),
         ("events", filled.unread, most(qbox_common::EVENTS_BYTES)),
+        ("pods", rules, most(qbox_common::MAX_PODS)),
     ];
     traffic.checked = filled.age;
     traffic.captured = vec![
@@ -103,6 +106,7 @@ fn of_capture(counters: &intercept::Counters, traffic: &mut Traffic) {
         ("stale", stale),
         ("unenrolled", unenrolled),
         ("refused", refused),
+        ("left", left),
         ("no_memory", no_memory),
     ];
     traffic.namespaces = vec![("announced", announced), ("unannounced", unannounced)];

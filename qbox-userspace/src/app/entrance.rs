@@ -1,10 +1,13 @@
 //! How requests come in: captured by the kernel, or sent to a plain port. Hands each connection to the proxy.
 
+use super::enrolment::Enrolment;
 use crate::admin;
 use crate::config::{CaptureMode, Config, Pass, WhenDown};
 use crate::gateway::Gateway;
 use crate::intercept::explicit::{self, ExplicitAccepted};
-use crate::intercept::{self, Accepted, Before, Capture, Destination, Network, Other, Passed, PodStatus};
+use crate::intercept::{
+    self, Accepted, Before, Capture, Destination, Network, Other, Passed, PodStatus, Standing,
+};
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
@@ -24,6 +27,7 @@ pub(super) enum Entrance {
     Captured {
         capture: Arc<Capture>,
         cgroup: PathBuf,
+        cgroups: Vec<String>,
         port: u16,
         /// What the triggers' URLs name.
         ports: BTreeSet<u16>,
@@ -42,9 +46,16 @@ impl Entrance {
     ///
     /// # Errors
     /// What it needs is missing: the address, leave, the kernel's help.
-    pub(super) fn open(config: &Config, plans: &[Arc<Plan>], proxy: Proxy<Gateway>) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        config: &Config,
+        enrolment: &Enrolment,
+        plans: &[Arc<Plan>],
+        proxy: Proxy<Gateway>,
+    ) -> anyhow::Result<Self> {
         match config.capture.mode {
-            CaptureMode::Ebpf => Self::captured(&config.capture, config.capture.port, plans, proxy),
+            CaptureMode::Ebpf => {
+                Self::captured(&config.capture, config.capture.port, enrolment, plans, proxy)
+            }
             CaptureMode::Explicit => Self::explicit(config.explicit.listen, proxy),
         }
     }
@@ -57,6 +68,7 @@ impl Entrance {
     pub(super) fn open_beside(
         taken: Option<u16>,
         config: &Config,
+        enrolment: &Enrolment,
         plans: &[Arc<Plan>],
         proxy: &Proxy<Gateway>,
     ) -> anyhow::Result<Self> {
@@ -67,7 +79,7 @@ impl Entrance {
         // One before the last may still have connections to end.
         let ports = (0..PORTS).filter_map(|number| configured.checked_add(number));
         for port in ports.filter(|port| *port != taken) {
-            let entrance = Self::captured(&config.capture, port, plans, proxy.clone())?;
+            let entrance = Self::captured(&config.capture, port, enrolment, plans, proxy.clone())?;
             match &entrance {
                 Self::Captured { capture, .. } if capture.is_port_taken() => {}
                 Self::Captured { .. } | Self::Explicit { .. } => return Ok(entrance),
@@ -94,11 +106,15 @@ impl Entrance {
     fn captured(
         config: &crate::config::Capture,
         port: u16,
+        enrolment: &Enrolment,
         plans: &[Arc<Plan>],
         proxy: Proxy<Gateway>,
     ) -> anyhow::Result<Self> {
+        let leaving = proxy.clone();
         let settings = intercept::Settings {
-            cgroup: config.cgroup.clone(),
+            left: Arc::new(move || leaving.look()),
+            cgroups: config.cgroups.clone(),
+            policy: enrolment.policy(),
             port,
             mark: MARK,
             when_down: config.when_down,
@@ -113,17 +129,20 @@ impl Entrance {
                 destination,
                 pod,
             } = accepted;
-            let via = Via::Pod(pod.netns.clone());
-            tokio::spawn(async move { proxy.serve_captured(stream, peer, destination, via).await });
+            let (via, left) = (Via::Pod(pod.netns.clone()), Arc::clone(&pod.left));
+            tokio::spawn(async move { proxy.serve_captured(stream, peer, destination, via, left).await });
         });
         let capture = Capture::start(&settings, sink)?;
         let plans = || plans.iter().map(|plan| &**plan);
         let ports = ports(plans());
         capture.set_destinations(&destinations(plans()))?;
         capture.replace_earlier();
+        let capture = Arc::new(capture);
+        enrolment.tell(Arc::downgrade(&capture));
         Ok(Self::Captured {
             cgroup: capture.cgroup().to_owned(),
-            capture: Arc::new(capture),
+            cgroups: shown(&capture.cgroups()),
+            capture,
             port,
             ports,
             when_down: config.when_down,
@@ -169,14 +188,17 @@ impl Entrance {
             Self::Captured {
                 capture,
                 cgroup,
+                cgroups,
                 port,
                 ..
             } => {
                 let (capture, cgroup, port) = (Arc::downgrade(capture), cgroup.display().to_string(), *port);
+                let cgroups = cgroups.clone();
                 Box::new(move || {
                     let others = capture.upgrade().map(|capture| capture.others());
                     admin::Capture::Ebpf {
                         cgroup: cgroup.clone(),
+                        cgroups: cgroups.clone(),
                         port,
                         others: others.unwrap_or_default().into_iter().map(other).collect(),
                     }
@@ -227,13 +249,14 @@ impl fmt::Display for Entrance {
         match self {
             Self::Captured {
                 capture,
-                cgroup,
+                cgroups,
                 ports,
                 ..
             } => {
                 let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-                let pods = capture.pods().iter().filter(|pod| pod.error.is_none()).count();
-                let (cgroup, ports) = (cgroup.display(), ports.join(", "));
+                let is_captured = |pod: &&PodStatus| pod.standing == Standing::In && pod.error.is_none();
+                let pods = capture.pods().iter().filter(is_captured).count();
+                let (cgroup, ports) = (cgroups.join(", "), ports.join(", "));
                 match ports.is_empty() {
                     true => write!(
                         f,
@@ -332,10 +355,16 @@ fn pod(status: PodStatus) -> admin::Pod {
         pid: Some(status.process),
         cgroup: status.cgroup.display().to_string(),
         netns: status.netns,
+        left: status.standing != Standing::In,
+        why: status.why,
         error: status.error,
         before: status.before.into_iter().map(before).collect(),
         lost: status.lost,
     }
+}
+
+fn shown(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
 }
 
 #[cfg(test)]

@@ -75,5 +75,11 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     if level.trim().is_empty() {
         return Err(wrong(&"it is empty"));
     }
-    EnvFilter::builder().parse(level).map_err(|error| wrong(&error))
+    let filter = EnvFilter::builder().parse(level).map_err(|error| wrong(&error))?;
+    // It tells of each failure, and so do those who use it, in fewer words.
+    let quiet = "kube_client=off".parse().map_err(|error| wrong(&error))?;
+    match level.contains("kube_client") {
+        true => Ok(filter),
+        false => Ok(filter.add_directive(quiet)),
+    }
 }

@@ -6,6 +6,7 @@
 
 mod clean;
 mod counts;
+mod enrolment;
 mod entrance;
 mod handover;
 mod logs;
@@ -28,6 +29,7 @@ use crate::saga::{Durability, Plan};
 use crate::telemetry::Spans;
 use crate::upstream::{self, Breaker, Hosts, Services, Upstream};
 use anyhow::Context;
+use enrolment::Enrolment;
 use entrance::Entrance;
 use reload::Reloader;
 use signals::Signals;
@@ -153,14 +155,15 @@ async fn serve(
             Start::Alone(admin)
         }
     };
+    let enrolment = Enrolment::begin(config).await?;
     let proxy = Proxy::new(
         Arc::clone(&gateway),
         proxy_settings(config, start.address(config)),
         hosts,
     );
     let mut entrance = match &start {
-        Start::Alone(_) => Entrance::open(config, &plans, proxy.clone())?,
-        Start::After(before) => Entrance::open_beside(before.port, config, &plans, &proxy)?,
+        Start::Alone(_) => Entrance::open(config, &enrolment, &plans, proxy.clone())?,
+        Start::After(before) => Entrance::open_beside(before.port, config, &enrolment, &plans, &proxy)?,
     };
     let reloader = Arc::new(Reloader::new(
         options.clone(),
@@ -181,6 +184,7 @@ async fn serve(
     let node = Node {
         capture: entrance.describe(),
         pods: entrance.pods(),
+        kubernetes: enrolment.describe(),
         observer,
         traffic: counts::traffic(proxy.clone(), entrance.captured_so_far()),
         definitions: Box::new(move || told.told()),

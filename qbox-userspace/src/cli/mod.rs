@@ -150,6 +150,9 @@ struct Status {
     /// Needs no running Qbox, but root, since the kernel answers nobody else.
     #[arg(long)]
     probe: bool,
+    /// Say of every pod whether it is captured, and why. Without this the first few are told of.
+    #[arg(long, conflicts_with = "probe")]
+    pods: bool,
 }
 
 /// Take away what runs of Qbox have left on this node, and say what: pinned programs, cgroups of `qbox exec`, its socket.
@@ -290,14 +293,16 @@ pub fn main() -> ExitCode {
             .client()
             .and_then(|client| exec::exec(exec.pod.as_deref(), &client, &exec.command)),
         Command::Sagas(about) => sagas(*about),
-        Command::Status(Status { asking, probe: true }) => Ok(probe::run(asking.json)),
+        Command::Status(Status {
+            asking, probe: true, ..
+        }) => Ok(probe::run(asking.json)),
         Command::Reload(Reload { asking }) => reload(&asking),
         Command::Log(Log { filter: None, asking }) => ask(&asking, "/api/v1/log", show::log),
         Command::Log(Log {
             filter: Some(filter),
             asking,
         }) => log(&filter, &asking),
-        Command::Status(Status { asking, probe: false }) => ask(&asking, "/api/v1/status", show::status),
+        Command::Status(Status { asking, pods, .. }) => status(&asking, pods),
     };
     done.unwrap_or_else(|error| {
         // Nobody is left to be told that standard error is closed.
@@ -359,6 +364,32 @@ fn ask(asking: &Asking, path: &str, draw: fn(&Value) -> String) -> anyhow::Resul
     } else {
         draw(&answer)
     });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many pods `qbox status` tells of, unless it is asked for all.
+const FEW_PODS: usize = 20;
+
+/// How the running Qbox is, and of its pods which are captured; as JSON, either of these.
+fn status(asking: &Asking, all_pods: bool) -> anyhow::Result<ExitCode> {
+    if asking.json {
+        let path = if all_pods {
+            "/api/v1/pods"
+        } else {
+            "/api/v1/status"
+        };
+        return ask(asking, path, show::status);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let client = asking.running.client()?;
+    let answer: Value = runtime.block_on(client.get("/api/v1/status"))?;
+    let mut shown = show::status(&answer);
+    let pods: Value = runtime.block_on(client.get("/api/v1/pods"))?;
+    let most = if all_pods { usize::MAX } else { FEW_PODS };
+    shown.push_str(&show::pods(&pods, most));
+    print(&shown);
     Ok(ExitCode::SUCCESS)
 }
 

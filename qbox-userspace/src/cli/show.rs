@@ -135,11 +135,29 @@ pub(super) fn status(answer: &Value) -> String {
         "ebpf" => writeln!(
             out,
             "captures the pods below {} ({} now){checked}",
-            text(capture, "cgroup"),
+            below(capture),
             count("/pods")
         ),
         _ => writeln!(out, "listens on {} (explicit mode)", text(capture, "listen")),
     };
+    if let Some(api) = answer.get("kubernetes") {
+        let number = |key| number(api, key).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "enrolled: {} of {} pods of the node {}, by {}",
+            number("enrolled"),
+            number("pods"),
+            text(api, "node"),
+            text(api, "enroll")
+        );
+        if api.get("away").is_some() {
+            let (away, error) = (number("away"), text(api, "error"));
+            let _ = writeln!(
+                out,
+                "the Kubernetes API has not answered for {away} s, what was known stays: {error}"
+            );
+        }
+    }
     for other in list(capture, "others") {
         let first = other.get("first").and_then(Value::as_bool).unwrap_or_default();
         let _ = writeln!(
@@ -276,6 +294,45 @@ fn bytes(count: u64) -> String {
     format!("{count:.1} {}", units.get(unit).copied().unwrap_or_default())
 }
 
+/// What the configuration names, by newer and older Qboxes.
+fn below(capture: &Value) -> String {
+    let named = list(capture, "cgroups").iter().filter_map(Value::as_str);
+    let named: Vec<_> = named.map(plain).collect();
+    match named.is_empty() {
+        true => text(capture, "cgroup").into_owned(),
+        false => named.join(", "),
+    }
+}
+
+/// Whether pods are captured, and why: `most` of them.
+pub(super) fn pods(answer: &Value, most: usize) -> String {
+    let lists = [("uncaptured", "no!"), ("pods", "yes"), ("left", "no")];
+    let all: Vec<_> = lists
+        .iter()
+        .flat_map(|(key, captured)| list(answer, key).iter().map(move |pod| (pod, *captured)))
+        .collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let rows = all.iter().take(most).map(|(pod, captured)| {
+        let why = if pod.get("error").is_some() {
+            "error"
+        } else {
+            "why"
+        };
+        [
+            text(pod, "name").into_owned(),
+            (*captured).to_owned(),
+            text(pod, why).into_owned(),
+        ]
+    });
+    let mut out = table(["POD", "CAPTURED", "WHY"], rows);
+    if all.len() > most {
+        let _ = writeln!(out, "{} more: qbox status --pods", all.len() - most);
+    }
+    out
+}
+
 /// `qbox log`.
 pub(super) fn log(answer: &Value) -> String {
     format!("{}\n", text(answer, "filter"))
@@ -386,6 +443,38 @@ mod tests {
              may be amiss: the pod a: \\u{1b}x\n\
              ready\n"
         );
+    }
+
+    #[test]
+    fn pods_are_told_of_with_the_reason() {
+        let answer = json!({
+            "pods": [{ "name": "shop/web", "why": "its labels fit a=b" }],
+            "uncaptured": [{ "name": "shop/db", "why": "x", "error": "port 15001 is taken" }],
+            "left": [{ "name": "shop/app", "why": "its labels don't fit a=b" }, { "name": "shop/z" }],
+        });
+        assert_eq!(
+            pods(&answer, 3),
+            "POD       CAPTURED  WHY\n\
+             shop/db   no!       port 15001 is taken\n\
+             shop/web  yes       its labels fit a=b\n\
+             shop/app  no        its labels don't fit a=b\n\
+             1 more: qbox status --pods\n"
+        );
+        assert_eq!(pods(&json!({}), 3), "");
+    }
+
+    #[test]
+    fn a_status_says_who_enrols() {
+        let answer = json!({ "capture": { "mode": "ebpf", "cgroup": "/a", "cgroups": ["/a", "/b/*"] }, "pods": 1,
+            "kubernetes": { "node": "n", "enroll": "a=b", "pods": 9, "enrolled": 2, "away": 12, "error": "pods: gone" } });
+        let shown = status(&answer);
+        for line in [
+            "captures the pods below /a, /b/* (1 now)\n",
+            "enrolled: 2 of 9 pods of the node n, by a=b\n",
+            "the Kubernetes API has not answered for 12 s, what was known stays: pods: gone\n",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
     }
 
     #[test]

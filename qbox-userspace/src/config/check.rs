@@ -259,7 +259,17 @@ fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// Whether the file is a `qbox.toml` under any name. A file that isn't TOML counts as a saga.
 fn is_config(path: &Path, file: &SourceFile) -> bool {
     const KEYS: &[&str] = &[
-        "sagas", "grace", "capture", "explicit", "limits", "proxy", "upstream", "admin", "secrets", "log",
+        "sagas",
+        "grace",
+        "capture",
+        "kubernetes",
+        "explicit",
+        "limits",
+        "proxy",
+        "upstream",
+        "admin",
+        "secrets",
+        "log",
     ];
     if path.file_name().is_some_and(|name| name == CONFIG_FILE) {
         return true;

@@ -138,6 +138,8 @@ pub enum Code {
     UnknownCapture = 55,
     /// A dotted path or pointer that isn't one.
     FieldPath = 56,
+    /// Not a label selector.
+    Selector = 57,
     /// Two sagas of one name.
     DuplicateSaga = 60,
     /// Two sagas that one request can start.

@@ -13,6 +13,7 @@ mod constructs_tests;
 mod diagnostic;
 mod expressions;
 mod graph;
+mod kubernetes;
 mod message;
 mod overlap;
 mod print;
@@ -35,6 +36,7 @@ mod warnings;
 pub use answers::{Answer, load_answers};
 pub use check::{check_paths, load, load_saga_file};
 pub use diagnostic::{Code, Diagnostic, Related, Report, Severity, SourceFile};
+pub use kubernetes::{Kubernetes, Selector, Unlisted};
 pub use print::{Comment, Spot, print_saga};
 pub use qbox_toml::{
     Admin, Capture, CaptureMode, Config, Explicit, Journal, Limits, Log, LogFormat, Pass, Proxy, Secrets,
@@ -167,6 +169,7 @@ mod tests {
             "",
             "[journal]",
             "[capture]",
+            "[kubernetes]",
             "[explicit]",
             "[limits]",
             "[proxy]",

@@ -2,6 +2,7 @@
 //! `config/qbox.toml` documents each. Knows nothing of what a saga file holds.
 
 use super::diagnostic::Code;
+use super::kubernetes::{self, Kubernetes};
 use super::service::{self, Service};
 use super::walk::{Node, Sink, Table};
 use crate::keys::Keys;
@@ -9,6 +10,7 @@ use crate::saga;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toml::de::DeValue;
 
 /// `qbox.toml`, checked, its defaults filled in and its paths made relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Config {
     pub journal: Journal,
     /// `[capture]`.
     pub capture: Capture,
+    /// `[kubernetes]`.
+    pub kubernetes: Kubernetes,
     /// `[explicit]`.
     pub explicit: Explicit,
     /// `[limits]`.
@@ -64,8 +68,8 @@ pub enum Store {
 pub struct Capture {
     /// `mode`.
     pub mode: CaptureMode,
-    /// The cgroup v2 directory above the pods' own; made if it is missing. The programs are attached here.
-    pub cgroup: PathBuf,
+    /// `cgroup`: the cgroup v2 directories above the pods' own, each made if it is missing, or patterns of them.
+    pub cgroups: Vec<PathBuf>,
     /// The port of the listeners inside the pods' namespaces, on their loopback addresses.
     pub port: u16,
     /// `when_down`.
@@ -264,12 +268,13 @@ impl Default for Config {
             },
             capture: Capture {
                 mode: CaptureMode::Ebpf,
-                cgroup: default_cgroup(),
+                cgroups: vec![default_cgroup()],
                 port: 15001,
                 when_down: WhenDown::Direct,
                 unknown: Unknown::Pass,
                 pass: Vec::new(),
             },
+            kubernetes: Kubernetes::default(),
             explicit: Explicit {
                 listen: loopback(3001),
             },
@@ -374,9 +379,7 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
         let capture = &mut config.capture;
         let modes = [("ebpf", CaptureMode::Ebpf), ("explicit", CaptureMode::Explicit)];
         set(&mut capture.mode, t.get("mode"), |n| n.choice(&modes));
-        set(&mut capture.cgroup, t.get("cgroup"), |n| {
-            Some(PathBuf::from(n.filled()?.value))
-        });
+        set(&mut capture.cgroups, t.get("cgroup"), |n| cgroups(sink, &n));
         set(&mut capture.port, t.get("port"), |n| {
             u16::try_from(n.integer(1, 65535)?).ok()
         });
@@ -388,6 +391,9 @@ pub(super) fn config(sink: &Sink, root: &Table<'_>) -> Config {
             let passes = n.list("[\"10.1.0.0/16\", \"10.0.0.9:8080\"]")?;
             passes.iter().map(|one| pass(sink, one)).collect()
         });
+    });
+    section(root, "kubernetes", |t| {
+        config.kubernetes = kubernetes::kubernetes(sink, t, &folder);
     });
     section(root, "explicit", |t| {
         set(&mut config.explicit.listen, t.get("listen"), |n| {
@@ -654,19 +660,43 @@ fn admin_address(sink: &Sink, node: &Node<'_>, guarded: bool) -> Option<SocketAd
     Some(address)
 }
 
-/// A URL without what can't be a part of it: user information would be shown, and a query or fragment has no path behind it.
-fn collector(sink: &Sink, node: &Node<'_>) -> Option<String> {
-    let text = node.filled()?;
-    let url: Option<http::Uri> = text.value.parse().ok();
-    let sound = url.is_some_and(|url| {
+/// Whether a text is the URL of a service, to which paths can be added.
+pub(super) fn is_base(text: &str) -> bool {
+    let url: Option<http::Uri> = text.parse().ok();
+    url.is_some_and(|url| {
         let authority = url.authority().map_or("", |authority| authority.as_str());
         matches!(url.scheme_str(), Some("http" | "https"))
             && !url.host().unwrap_or_default().is_empty()
             && !authority.contains('@')
             && url.query().is_none()
-            && !text.value.contains('#')
-    });
-    if !sound {
+            && !text.contains('#')
+    })
+}
+
+/// How many cgroups may be named: the programs are attached to each.
+const MOST_CGROUPS: usize = 16;
+
+/// One folder or pattern, or a list of them.
+fn cgroups(sink: &Sink, node: &Node<'_>) -> Option<Vec<PathBuf>> {
+    if matches!(node.value, DeValue::String(_)) {
+        return Some(vec![PathBuf::from(node.filled()?.value)]);
+    }
+    let nodes = node.list("[\"kubepods.slice\", \"qbox\"]")?;
+    if nodes.is_empty() || nodes.len() > MOST_CGROUPS {
+        let message = format!("`cgroup` names {} cgroups", nodes.len());
+        let help =
+            format!("name 1 to {MOST_CGROUPS}; `*` and `?` stand for any bytes and any byte of a name");
+        sink.error(Code::OutOfRange, node.span.clone(), message, "", help);
+        return None;
+    }
+    let paths = nodes.iter().map(|node| Some(PathBuf::from(node.filled()?.value)));
+    paths.collect()
+}
+
+/// A URL without what can't be a part of it: user information would be shown, and a query or fragment has no path behind it.
+fn collector(sink: &Sink, node: &Node<'_>) -> Option<String> {
+    let text = node.filled()?;
+    if !is_base(text.value) {
         let message = format!("`{}` is not the URL of a collector", text.value);
         let help = "write its scheme, host and port: \"http://collector:4318\"; credentials go into [[upstream.service]]";
         sink.error(Code::Url, text.span.clone(), message, "", help);

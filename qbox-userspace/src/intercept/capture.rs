@@ -1,19 +1,22 @@
 //! The whole of capture: started, watched, stopped. Knows which parts there are, and little of what they do.
 
 use super::accept::Task;
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroups, Tree};
 use super::chain::{self, Other};
 use super::destination::{Destination, Destinations, Passed};
+use super::entry::{Pod, PodStatus};
 use super::error::InterceptError;
 use super::fill::{Fill, Filled};
 use super::load::{self, Constants, Links, Loaded};
 use super::origin::{Found, Origins};
-use super::pods::{Pod, PodStatus, Pods};
+use super::pods::Pods;
+use super::policy::Policy;
 use super::probe::{LEAST_KERNEL, Probe, probe};
+use super::rules::Rules;
 use super::{check, pins, raised, watch};
 use crate::config::{Unknown, WhenDown};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use qbox_common::{Counter, names};
+use qbox_common::{Counter, PodPort, names};
 use rustix::fd::AsFd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,17 +24,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// What capture must be told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
-    /// The cgroup v2 folder above the pods' own; made if it is missing. The programs are attached here. A relative path is
-    /// one below the mount.
-    pub cgroup: PathBuf,
+    /// The cgroup v2 folders above the pods' own, each made if it is missing, or patterns of folders: `*` and `?` in a
+    /// component. A relative path is one below the mount.
+    pub cgroups: Vec<PathBuf>,
+    /// Which of the pods below them are in, and what they are called.
+    pub policy: Arc<dyn Policy>,
     /// The port of the listeners, on the pods' loopback addresses.
     pub port: u16,
     /// The `SO_MARK` of Qbox's own sockets, which are never captured.
     pub mark: u32,
+    /// Told when pods are captured no more: what has come from them has a [`Pod`] that says so. It must not block.
+    pub left: Arc<dyn Fn() + Send + Sync>,
     /// What becomes of connections that match while Qbox is down.
     pub when_down: WhenDown,
     /// What becomes of those of a namespace that is not enrolled yet.
@@ -71,6 +79,8 @@ pub struct Counters {
     pub unenrolled: u64,
     /// Connections that matched and were refused, as the configuration asks.
     pub refused: u64,
+    /// Connections that matched and went their own way because their pod is left alone, or their port by its rule.
+    pub left: u64,
     /// Connections that matched and went their own way because the kernel had no memory to keep their destination.
     pub no_memory: u64,
     /// Namespaces that the programs announced.
@@ -79,10 +89,12 @@ pub struct Counters {
     pub unannounced: u64,
     /// What the programs turn, as entries of their map.
     pub destinations: u64,
-    /// Namespaces that are enrolled, as entries of their map.
+    /// Namespaces that the programs know of, as entries of their map.
     pub namespaces: u64,
     /// The other maps, as they were at the last check.
     pub filled: Filled,
+    /// Pods that the programs know a rule of, as entries of their map.
+    pub rules: u64,
 }
 
 /// Capture, until this is dropped: then nothing is attached any more.
@@ -100,7 +112,9 @@ pub struct Capture {
 
 /// What the watch and the API share.
 pub(super) struct Shared {
-    pub(super) cgroup: Cgroup,
+    pub(super) cgroups: Arc<Cgroups>,
+    /// What holds for pods may have.
+    pub(super) changed: Notify,
     pods: Mutex<Pods>,
     receiver: Arc<Receiver>,
     pub(super) fill: Fill,
@@ -117,7 +131,7 @@ impl Shared {
 }
 
 impl Capture {
-    /// Loads the programs, attaches them to the cgroup, and looks for pods, inside a tokio runtime with I/O and time.
+    /// Loads the programs, attaches them to the cgroups, and looks for pods, inside a tokio runtime with I/O and time.
     ///
     /// Nothing is captured before [`Capture::set_destinations`]. The pods that are there are enrolled when this returns;
     /// others follow as they come.
@@ -128,20 +142,21 @@ impl Capture {
         load::check()?;
         raised::files();
         raised::memory();
-        let cgroup = Cgroup::open_or_make(&settings.cgroup)?;
+        let cgroups = Cgroups::open_or_make(&settings.cgroups, Arc::clone(&settings.policy))?;
         let constants = Constants {
             mark: settings.mark,
-            own_cgroup: cgroup.own_id().unwrap_or(0),
+            own_cgroup: cgroups.own_id().unwrap_or(0),
             port: settings.port,
             refuse_unknown: settings.unknown == Unknown::Refuse,
+            by_pod: cgroups.is_selective(),
         };
         let pinned = settings.when_down == WhenDown::Refuse;
-        let parts = match load::load(constants, &cgroup, pinned)
+        let parts = match load::load(constants, cgroups.trees(), pinned)
             .and_then(|loaded| Parts::take(loaded, settings.passed.clone()))
         {
             Ok(parts) => parts,
             Err(error) => {
-                cgroup.remove();
+                cgroups.remove();
                 return Err(named(error));
             }
         };
@@ -155,19 +170,23 @@ impl Capture {
             sink,
             tally: Tally::default(),
         });
+        let cgroups = Arc::new(cgroups);
+        let rules = constants.by_pod.then_some(parts.rules);
         let pods = Pods::new(
             settings.port,
-            parts.namespaces,
-            parts.announced,
-            Arc::clone(&receiver),
+            (parts.namespaces, parts.announced),
+            (Arc::clone(&receiver), Arc::clone(&settings.left)),
+            Arc::clone(&cgroups),
+            rules,
         );
         let shared = Arc::new(Shared {
-            cgroup,
+            cgroups,
+            changed: Notify::new(),
             pods: Mutex::new(pods),
             receiver,
             fill: Fill::new(ring),
         });
-        for other in &chain::others(shared.cgroup.path(), parts.links.programs()) {
+        for other in &chain::others(shared.cgroups.trees(), parts.links.programs()) {
             name(other);
         }
         watch::scan(&shared);
@@ -196,11 +215,10 @@ impl Capture {
     /// Takes the place of what an earlier run has left attached, now that this one is in force: until then that refused
     /// what it had been told to.
     pub fn replace_earlier(&self) {
-        let Ok(cgroup) = self.shared.cgroup.id() else {
-            return;
-        };
-        for folder in pins::replace(cgroup, self.links().pins()) {
-            tracing::info!(folder = %folder.display(), "replaced the programs that an earlier run had left");
+        for cgroup in self.shared.cgroups.trees().iter().flat_map(Tree::id) {
+            for folder in pins::replace(cgroup, self.links().pins()) {
+                tracing::info!(folder = %folder.display(), "replaced the programs that an earlier run had left");
+            }
         }
     }
 
@@ -236,13 +254,24 @@ impl Capture {
     /// The programs of others that run on the same hooks, for the same cgroup.
     #[must_use]
     pub fn others(&self) -> Vec<Other> {
-        chain::others(self.shared.cgroup.path(), self.links().programs())
+        chain::others(self.shared.cgroups.trees(), self.links().programs())
     }
 
-    /// The folder of the enrolled cgroup.
+    /// A folder below which whatever is made is enrolled, as far as the policy has no say in it.
     #[must_use]
     pub fn cgroup(&self) -> &Path {
-        self.shared.cgroup.path()
+        self.shared.cgroups.first()
+    }
+
+    /// The folders and patterns of what is enrolled.
+    #[must_use]
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        self.shared.cgroups.configured()
+    }
+
+    /// What the policy says may have changed: it is asked again, of every pod.
+    pub fn reconsider(&self) {
+        self.shared.changed.notify_one();
     }
 
     /// The pods, by name.
@@ -259,6 +288,7 @@ impl Capture {
             direct,
             stale,
         } = &self.shared.receiver.tally;
+        let (namespaces, rules) = self.shared.pods().map_entries();
         Counters {
             captured: self.count(Counter::Captured),
             accepted: accepted.load(Relaxed),
@@ -273,7 +303,9 @@ impl Capture {
                 let held = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
                 held.count()
             },
-            namespaces: self.shared.pods().map_entries(),
+            left: self.count(Counter::Left),
+            namespaces,
+            rules,
             filled: self.shared.fill.get(),
         }
     }
@@ -339,7 +371,7 @@ impl Drop for Capture {
         self.shared.pods().close();
         // With it the programs would go that are to stay, or another's.
         if !pinned && !self.handed_over.load(Relaxed) {
-            self.shared.cgroup.remove();
+            self.shared.cgroups.remove();
         }
     }
 }
@@ -358,6 +390,7 @@ struct Parts {
     origins: Origins,
     namespaces: HashMap<MapData, u64, u32>,
     announced: HashMap<MapData, u64, u32>,
+    rules: Rules,
     events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -376,6 +409,10 @@ impl Parts {
             origins: maps.take(names::FLOWS)?,
             namespaces: maps.take(names::NAMESPACES)?,
             announced: maps.take(names::ANNOUNCED)?,
+            rules: Rules::new(
+                maps.take(names::PODS)?,
+                maps.take::<HashMap<MapData, PodPort, u32>>(names::POD_PORTS)?,
+            ),
             events: maps.take(names::EVENTS)?,
             counters: maps.take(names::COUNTERS)?,
         })

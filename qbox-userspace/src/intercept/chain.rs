@@ -1,6 +1,7 @@
 //! Which programs run for a hook of the cgroups: ours, and others that may come before them. Knows programs by their ids;
 //! what can't be asked is told as nothing there.
 
+use super::cgroup::Tree;
 use super::load::PROGRAMS;
 use super::sys::{self, Hook};
 use aya::programs::loaded_programs;
@@ -23,8 +24,19 @@ pub struct Other {
     pub first: bool,
 }
 
-/// The programs of others on our hooks of the cgroup, and of those above it. `own` are our programs' ids.
-pub(super) fn others(cgroup: &Path, own: &BTreeSet<u32>) -> Vec<Other> {
+/// The programs of others on our hooks of the cgroups, and of those above them. `own` are our programs' ids.
+pub(super) fn others(trees: &[Tree], own: &BTreeSet<u32>) -> Vec<Other> {
+    let mut others: Vec<Other> = trees
+        .iter()
+        .flat_map(|tree| others_of(tree.path(), own))
+        .collect();
+    // Two cgroups may be below the same.
+    others.sort();
+    others.dedup();
+    others
+}
+
+fn others_of(cgroup: &Path, own: &BTreeSet<u32>) -> Vec<Other> {
     let mut found = Vec::new();
     for folder in cgroup
         .ancestors()
@@ -54,9 +66,7 @@ pub(super) fn others(cgroup: &Path, own: &BTreeSet<u32>) -> Vec<Other> {
         cgroup,
         first,
     };
-    let mut others: Vec<Other> = found.into_iter().map(named).collect();
-    others.sort();
-    others
+    found.into_iter().map(named).collect()
 }
 
 /// Another's program that sees a pod's connections before Qbox's: where it sends them elsewhere, they are not captured.

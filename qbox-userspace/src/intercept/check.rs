@@ -7,10 +7,9 @@
 
 use super::capture::Shared;
 use super::chain::{self, Chains};
-use super::pods::Enrolled;
+use super::entry::Enrolled;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
@@ -33,39 +32,20 @@ pub(super) async fn check(shared: Arc<Shared>, own: BTreeSet<u32>) {
 /// Checks every pod, and then how full the maps are. The pods are locked for one at a time.
 fn once(shared: &Shared, own: &BTreeSet<u32>) {
     let enrolled = shared.pods().enrolled();
-    for Enrolled { inode, cgroups } in enrolled {
-        let chains: Vec<Chains> = cgroups.iter().filter_map(|cgroup| look(cgroup, own)).collect();
-        if chains.is_empty() {
-            continue;
-        }
-        let missing: BTreeSet<&str> = chains
-            .iter()
-            .flat_map(|chains| &chains.missing)
-            .copied()
-            .collect();
-        let names: Vec<&str> = missing.into_iter().collect();
-        let fault =
-            (!names.is_empty()).then(|| format!("qbox's {} no longer run for its cgroup", names.join(", ")));
-        let mut before = Vec::new();
-        for one in chains.into_iter().flat_map(|chains| chains.before) {
-            if !before.contains(&one) {
-                before.push(one);
+    for pod in enrolled {
+        let Enrolled { cgroup, .. } = &pod;
+        let Chains { missing, before } = match chain::look(cgroup, own) {
+            Ok(chains) => chains,
+            // The pod has gone, or lives in another cgroup by now, which the next scan tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                tracing::debug!(cgroup = %cgroup.display(), %error, "can't ask which programs run for a cgroup");
+                continue;
             }
-        }
-        shared.pods().checked(inode, fault, before);
+        };
+        let fault = (!missing.is_empty())
+            .then(|| format!("qbox's {} no longer run for its cgroup", missing.join(", ")));
+        shared.pods().checked(&pod, fault, before);
     }
     shared.fill.count(shared);
-}
-
-/// What runs for a cgroup, if that can be asked.
-fn look(cgroup: &Path, own: &BTreeSet<u32>) -> Option<Chains> {
-    match chain::look(cgroup, own) {
-        Ok(chains) => Some(chains),
-        // The pod has gone, or lives in another cgroup by now, which the next scan tells.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            tracing::debug!(cgroup = %cgroup.display(), %error, "can't ask which programs run for a cgroup");
-            None
-        }
-    }
 }

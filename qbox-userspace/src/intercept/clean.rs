@@ -1,7 +1,7 @@
 //! Taking away what runs of Qbox have left on this node: pinned programs, and cgroups of commands that were run for a
 //! while. Nothing of a living run is touched, and no cgroup in which there is somebody. What can't be taken away stays.
 
-use super::{cgroup, pins};
+use super::{cgroup, pattern, pins};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,21 +10,25 @@ use std::path::{Path, PathBuf};
 /// What the cgroups of `qbox exec` are called, their maker's process id behind it.
 pub const EXEC_PREFIX: &str = "exec-";
 
-/// Detaches the programs that are pinned for a cgroup, and for cgroups that are gone; `all`, for every one. The folders that
-/// held the pins. Without a bpf file system nothing is pinned.
+/// Detaches the programs that are pinned for these cgroups or patterns, and for cgroups that are gone; `all`, for every one. The
+/// folders that held the pins. Without a bpf file system nothing is pinned.
 #[must_use]
-pub fn unpin(enrolled: &Path, all: bool) -> Vec<PathBuf> {
-    let enrolled = fs::metadata(enrolled).ok().map(|found| found.ino());
+pub fn unpin(enrolled: &[PathBuf], all: bool) -> Vec<PathBuf> {
+    let id = |folder: &Path| fs::metadata(folder).ok().map(|found| found.ino());
     let mut living = BTreeSet::new();
+    let mut ours = BTreeSet::new();
     if let Some(mount) = cgroup::mount() {
-        cgroup::folders(&mount, &mut |folder| {
-            living.extend(fs::metadata(folder).ok().map(|found| found.ino()));
-        });
+        cgroup::folders(&mount, &mut |folder| living.extend(id(folder)));
+        ours.extend(
+            pattern::trees(&mount, enrolled)
+                .iter()
+                .filter_map(|tree| id(tree)),
+        );
     }
     let gone = pins::cgroups()
         .into_iter()
-        .filter(|id| all || Some(*id) == enrolled || !living.contains(id));
-    gone.flat_map(|id| pins::replace(id, None)).collect()
+        .filter(|id| all || ours.contains(id) || !living.contains(id));
+    gone.flat_map(|id| pins::replace(id, &[])).collect()
 }
 
 /// Takes away what a killed `qbox exec` has left in the enrolled cgroup; the folders that are gone now.

@@ -3,7 +3,7 @@
 //! The programs are attached at once: as long as NAMESPACES is empty they leave every connection alone.
 
 use super::accept::Task;
-use super::cgroup::Cgroup;
+use super::cgroup::Tree;
 use super::error::{InterceptError, chain};
 use super::pins::Pins;
 use super::sys::{self, Hook};
@@ -16,6 +16,7 @@ use qbox_common::names;
 use rustix::fd::OwnedFd;
 use rustix::thread::{CapabilitySet, capabilities};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::Path;
 use tracing::level_filters::LevelFilter;
 
@@ -43,6 +44,7 @@ pub(super) struct Constants {
     pub(super) own_cgroup: u64,
     pub(super) port: u16,
     pub(super) refuse_unknown: bool,
+    pub(super) by_pod: bool,
 }
 
 /// The programs, loaded and attached.
@@ -62,14 +64,14 @@ pub(super) struct Links {
     serving: Vec<OwnedFd>,
     /// The programs' ids.
     programs: BTreeSet<u32>,
-    /// What keeps them attached when this process ends.
-    pins: Option<Pins>,
+    /// What keeps them attached when this process ends, for each cgroup.
+    pins: Vec<Pins>,
 }
 
 impl Links {
     /// Turns no more connections. Those that were turned go on.
     pub(super) fn stop_turning(&mut self) {
-        if let Some(pins) = self.pins.take() {
+        for pins in self.pins.drain(..) {
             pins.remove();
         }
         self.turning.clear();
@@ -77,12 +79,12 @@ impl Links {
 
     /// Whether the programs stay attached when this process ends.
     pub(super) fn are_pinned(&self) -> bool {
-        self.pins.is_some()
+        !self.pins.is_empty()
     }
 
     /// This run's pins.
-    pub(super) fn pins(&self) -> Option<&Pins> {
-        self.pins.as_ref()
+    pub(super) fn pins(&self) -> &[Pins] {
+        &self.pins
     }
 
     /// The ids of the programs.
@@ -137,16 +139,17 @@ pub(super) fn missing_capabilities() -> String {
     missing.join(", ")
 }
 
-/// Loads the object and attaches its programs to the cgroup; `pinned`, for longer than this process lives.
-pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Result<Loaded, InterceptError> {
+/// Loads the object and attaches its programs to the cgroups; `pinned`, for longer than this process lives.
+pub(super) fn load(constants: Constants, trees: &[Tree], pinned: bool) -> Result<Loaded, InterceptError> {
     let Constants {
         mark,
         own_cgroup,
         port,
         refuse_unknown,
+        by_pod,
     } = constants;
     let (abi, port, level) = (1_u32, u32::from(port), log_level());
-    let refuse_unknown = u32::from(refuse_unknown);
+    let (refuse_unknown, by_pod) = (u32::from(refuse_unknown), u32::from(by_pod));
     let mut ebpf = EbpfLoader::new()
         // The kernel's own types are for programs that read its structures. They are 30 MiB in memory, and go before the rest.
         .btf(None)
@@ -155,6 +158,7 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Resul
         .override_global(names::OWN_CGROUP, &own_cgroup, true)
         .override_global(names::PORT, &port, true)
         .override_global(names::REFUSE_UNKNOWN, &refuse_unknown, true)
+        .override_global(names::BY_POD, &by_pod, true)
         .override_global(aya_log::LEVEL, &level, false)
         .load(object::bytes())
         .map_err(|error| {
@@ -173,12 +177,9 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Resul
             None
         }
     };
-    let pins = pinned.then(|| Pins::make(cgroup.id()?)).transpose()?;
-    let links = attach(&mut ebpf, cgroup, pins.as_ref()).inspect_err(|_| {
-        if let Some(pins) = &pins {
-            pins.remove();
-        }
-    })?;
+    let mut pins = Vec::new();
+    let links =
+        attach(&mut ebpf, trees, pinned, &mut pins).inspect_err(|_| pins.iter().for_each(Pins::remove))?;
     sys::give_back_memory();
     Ok(Loaded {
         links: Links { pins, ..links },
@@ -187,8 +188,18 @@ pub(super) fn load(constants: Constants, cgroup: &Cgroup, pinned: bool) -> Resul
     })
 }
 
-fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup, pins: Option<&Pins>) -> Result<Links, InterceptError> {
-    let folder = cgroup.folder()?;
+fn attach(
+    ebpf: &mut Ebpf,
+    trees: &[Tree],
+    pinned: bool,
+    pins: &mut Vec<Pins>,
+) -> Result<Links, InterceptError> {
+    if pinned {
+        for tree in trees {
+            pins.push(Pins::make(tree.id()?)?);
+        }
+    }
+    let folders: Vec<File> = trees.iter().map(Tree::folder).collect::<Result<_, _>>()?;
     let mut links = Links::default();
     for (name, hook) in PROGRAMS {
         let program = ebpf.program_mut(name).ok_or(InterceptError::OtherObject)?;
@@ -196,20 +207,22 @@ fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup, pins: Option<&Pins>) -> Result<Links
         let info = program.info().map_err(|error| refused(name, &error))?;
         links.programs.insert(info.id());
         let program = program.fd().map_err(|error| refused(name, &error))?;
-        let link = sys::link(program, &folder, hook).and_then(|link| raised::raise(&link));
-        let link = link.map_err(|error| InterceptError::Program {
-            program: name,
-            cause: format!("can't attach it: {error}"),
-            log: String::new(),
-        })?;
-        if let Some(pins) = pins {
-            pins.pin(name, &link)?;
+        for (number, folder) in folders.iter().enumerate() {
+            let link = sys::link(program, folder, hook).and_then(|link| raised::raise(&link));
+            let link = link.map_err(|error| InterceptError::Program {
+                program: name,
+                cause: format!("can't attach it: {error}"),
+                log: String::new(),
+            })?;
+            if let Some(pins) = pins.get(number) {
+                pins.pin(name, &link)?;
+            }
+            let list = match hook {
+                Hook::Connect4 | Hook::Connect6 | Hook::SockCreate => &mut links.turning,
+                Hook::SockOps | Hook::GetPeerName4 | Hook::GetPeerName6 => &mut links.serving,
+            };
+            list.push(link);
         }
-        let list = match hook {
-            Hook::Connect4 | Hook::Connect6 | Hook::SockCreate => &mut links.turning,
-            Hook::SockOps | Hook::GetPeerName4 | Hook::GetPeerName6 => &mut links.serving,
-        };
-        list.push(link);
     }
     Ok(links)
 }

@@ -80,12 +80,12 @@ impl Pins {
 
 /// Takes away what earlier runs have left for a cgroup; the folders that are gone now. What a living run holds stays, and
 /// so does `own`.
-pub(super) fn replace(cgroup: u64, own: Option<&Pins>) -> Vec<PathBuf> {
+pub(super) fn replace(cgroup: u64, own: &[Pins]) -> Vec<PathBuf> {
     let Some(above) = mount().map(|mount| mount.join(FOLDER).join(cgroup.to_string())) else {
         return Vec::new();
     };
     let gone = entries(&above)
-        .filter(|folder| own.is_none_or(|own| !own.is(folder)))
+        .filter(|folder| !own.iter().any(|own| own.is(folder)))
         .filter(|folder| match lock(folder) {
             Ok(Some(_lock)) => {
                 remove(folder);

@@ -1,93 +1,47 @@
-//! The pods: network namespaces in which processes of the enrolled cgroup run, each with its listeners. Knows where a pod
+//! The pods: network namespaces in which processes of the enrolled cgroups run, each with its listeners. Knows where a pod
 //! was seen, not how; and nothing of the connections but whom to hand them to.
 //!
+//! Most often a namespace is one pod's. Several may share one, as those on the node's network do: then it has listeners if
+//! one of them is in, and the programs tell the others' connections apart by their cgroups ([`Rules`]).
+//!
 //! Qbox's own namespace is one like others: a process of the enrolled cgroup that is in it (a pod on the host's network, or
-//! `qbox exec` on a node without namespaces) is captured there, by a listener on the node's own loopback. Pods that share a
-//! namespace share its listeners, and go one by one; the last takes them with it.
+//! `qbox exec` on a node without namespaces) is captured there, by a listener on the node's own loopback.
 //!
 //! A listener, and a handle, keep a namespace alive whose last process is gone. So a pod that two scans in a row don't
 //! see (one may miss a process that is born while another ends) is closed.
 
 use super::accept::{BACKLOG, Task, accept};
 use super::capture::Receiver;
+use super::cgroup::Cgroups;
 use super::chain::Before;
+use super::entry::{Enrolled, Entry, Member, Open, Pod, PodStatus, Sighting, Sightings, State, Wanted};
 use super::error::{InterceptError, chain};
 use super::fill::entries;
+use super::policy::{Judged, Rule};
+use super::rules::Rules;
 use super::sys;
-use crate::netns::NetNs;
+use super::watch::namespace_of;
 use aya::maps::{HashMap, MapData, MapError};
 use qbox_common::{MAX_ANNOUNCED, MAX_NAMESPACES, names, reach};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 
-/// Pods of one namespace that are named; those beyond are captured, and are not.
-pub(super) const MOST_RESIDENTS: usize = 1024;
+/// Pods of one namespace that are shown; those beyond are captured, and are not.
+const MOST_MEMBERS: usize = 1024;
 /// Scans in a row that must miss a pod before it is closed.
 const MISSES: u8 = 2;
 /// Scans in quick succession for a pod whose loopback is down, as that of every new namespace is, before it is tried once a
 /// second only, and reported.
 const QUICK_TRIES: u32 = 20;
-
-/// Where a connection comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// The path of its cgroup below the enrolled one; for a Kubernetes pod `pod-<uid>`. Of several that share the namespace, the
-    /// one that was seen first.
-    pub name: String,
-    /// Its network namespace.
-    pub netns: NetNs,
-}
-
-/// A pod, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodStatus {
-    /// Its name.
-    pub name: String,
-    /// The inode of its network namespace, as `readlink /proc/PID/ns/net` shows it.
-    pub netns: u64,
-    /// The folder of the cgroup in which it was seen last.
-    pub cgroup: PathBuf,
-    /// A process in it, as this PID namespace numbers it; it may have ended since the last scan.
-    pub process: u32,
-    /// The addresses of its listeners, in its own namespace.
-    pub listeners: Vec<SocketAddr>,
-    /// Since when its namespace has been known.
-    pub since: SystemTime,
-    /// Why it isn't captured, if it isn't.
-    pub error: Option<String>,
-    /// It was captured, and is no longer: something took that away from outside.
-    pub lost: bool,
-    /// Others' programs that see its connections before Qbox's, as the last check has found.
-    pub before: Vec<Before>,
-}
-
-/// An enrolled pod, for the check.
-#[derive(Debug)]
-pub(super) struct Enrolled {
-    /// Its namespace's.
-    pub(super) inode: u64,
-    /// Where processes of it were seen last.
-    pub(super) cgroups: Vec<PathBuf>,
-}
-
-/// A process in a network namespace: one of a pod that lives there.
-#[derive(Clone, Debug)]
-pub(super) struct Resident {
-    pub(super) process: u32,
-    pub(super) cgroup: PathBuf,
-}
-
-/// The pods that share a network namespace, most often one, by their names.
-pub(super) type Residents = BTreeMap<String, Resident>;
-
-/// What a scan has found, by the namespaces' inodes.
-pub(super) type Sightings = BTreeMap<u64, Residents>;
+/// How long a pod that is left alone from now on still has its listeners: what was turned before has to be accepted.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The pods, by their namespace's inode, and the maps that say so to the programs.
 pub(super) struct Pods {
@@ -95,8 +49,17 @@ pub(super) struct Pods {
     namespaces: HashMap<MapData, u64, u32>,
     announced: HashMap<MapData, u64, u32>,
     receiver: Arc<Receiver>,
-    pods: BTreeMap<u64, Entry>,
-    /// Cookies that were announced and led to no pod.
+    /// Told when pods are captured no more.
+    left: Arc<dyn Fn() + Send + Sync>,
+    /// It is to be told.
+    leaving: bool,
+    cgroups: Arc<Cgroups>,
+    /// Where pods are told apart.
+    rules: Option<Rules>,
+    /// The node's own namespace: that of its first process.
+    node: Option<u64>,
+    entries: BTreeMap<u64, Entry>,
+    /// What was announced and led to no pod.
     expected: BTreeSet<u64>,
     /// Said once that there are too many.
     full: bool,
@@ -104,54 +67,43 @@ pub(super) struct Pods {
     closed: bool,
 }
 
-struct Entry {
-    pod: Arc<Pod>,
-    residents: Residents,
-    since: SystemTime,
-    state: State,
-    missed: u8,
-}
-
-enum State {
-    Open(Open),
-    Failed { error: InterceptError, tries: u32 },
-}
-
-struct Open {
-    cookie: u64,
-    reached: u32,
-    listeners: Vec<SocketAddr>,
-    /// Why it isn't captured although it was opened.
-    fault: Option<String>,
-    /// Others' programs that see its connections first.
-    before: Vec<Before>,
-    _tasks: Vec<Task>,
-}
-
 impl Pods {
     pub(super) fn new(
         port: u16,
-        namespaces: HashMap<MapData, u64, u32>,
-        announced: HashMap<MapData, u64, u32>,
-        receiver: Arc<Receiver>,
+        (namespaces, announced): (HashMap<MapData, u64, u32>, HashMap<MapData, u64, u32>),
+        (receiver, left): (Arc<Receiver>, Arc<dyn Fn() + Send + Sync>),
+        cgroups: Arc<Cgroups>,
+        rules: Option<Rules>,
     ) -> Self {
         Self {
             port,
             namespaces,
             announced,
             receiver,
-            pods: BTreeMap::new(),
+            left,
+            leaving: false,
+            cgroups,
+            rules,
+            node: namespace_of(1),
+            entries: BTreeMap::new(),
             expected: BTreeSet::new(),
             full: false,
             closed: false,
         }
     }
 
-    /// Whether the namespace with this cookie is captured.
+    /// Whether the programs know what to do with the namespace with this cookie.
     pub(super) fn knows(&self, cookie: u64) -> bool {
-        self.pods
-            .values()
-            .any(|entry| matches!(&entry.state, State::Open(open) if open.cookie == cookie))
+        self.entries.values().any(|entry| match &entry.state {
+            State::Open(open) | State::Closing { open, .. } => open.cookie == cookie,
+            State::Left { cookie: left } => *left == cookie,
+            State::Unknown | State::Failed { .. } => false,
+        })
+    }
+
+    /// Whether the programs know what holds for the pod with this folder.
+    pub(super) fn knows_rule(&self, pod: &Path) -> bool {
+        self.rules.as_ref().is_none_or(|rules| rules.holds(pod))
     }
 
     /// Whether somebody else listens on the port in a pod.
@@ -162,153 +114,290 @@ impl Pods {
             };
             matches!(error, InterceptError::PortTaken { .. })
         };
-        self.pods.values().any(taken)
+        self.entries.values().any(taken)
     }
 
     /// Whether a pod can't be opened yet, and so lately that it is worth another try soon.
     pub(super) fn want_retry(&self) -> bool {
         let soon =
             |entry: &Entry| matches!(&entry.state, State::Failed { error, tries } if is_early(error, *tries));
-        self.pods.values().any(soon)
+        self.entries.values().any(soon)
     }
 
-    /// A namespace was announced, and could not be found: after the next scan it may be announced again.
-    pub(super) fn expect(&mut self, cookie: u64) {
+    /// Whether a namespace can't be opened yet, but may be in a moment.
+    pub(super) fn is_early(&self, inode: u64) -> bool {
+        let entry = self.entries.get(&inode);
+        entry.is_some_and(
+            |entry| matches!(&entry.state, State::Failed { error, tries } if is_early(error, *tries)),
+        )
+    }
+
+    /// Something was announced, and could not be found: after the next scan it may be announced again.
+    pub(super) fn expect(&mut self, key: u64) {
         if u32::try_from(self.expected.len()).is_ok_and(|count| count < MAX_ANNOUNCED) {
-            self.expected.insert(cookie);
+            self.expected.insert(key);
         }
     }
 
-    /// A process of the cgroup's tree is in this namespace: a pod.
-    pub(super) fn saw(&mut self, inode: u64, name: String, resident: Resident) {
-        match self.pods.get_mut(&inode) {
-            Some(entry) => {
-                entry.missed = 0;
-                if entry.residents.len() < MOST_RESIDENTS || entry.residents.contains_key(&name) {
-                    entry.residents.insert(name, resident);
-                }
-                self.try_again(inode);
-            }
-            None => self.add(Residents::from([(name, resident)])),
+    /// A process of the cgroups' trees is in this namespace.
+    pub(super) fn saw(&mut self, inode: u64, sighting: Sighting) {
+        // Judged here, and not when it was seen: what holds may have changed in between.
+        let judged = self.cgroups.judge(&sighting.cgroup);
+        if self.closed || (self.node == Some(inode) && !judged.on_node) {
+            return;
         }
+        if !self.entries.contains_key(&inode) && !self.has_room(&judged.name) {
+            return;
+        }
+        let Sighting { process, cgroup } = sighting;
+        let refused = self.rule(&judged);
+        let entry = self.entries.entry(inode).or_insert_with(|| Entry {
+            members: BTreeMap::new(),
+            state: State::Unknown,
+        });
+        let full = entry.members.len() >= MOST_MEMBERS;
+        match entry.members.get_mut(&judged.shown) {
+            Some(member) => {
+                member.missed = 0;
+                member.process = process;
+                member.cgroup = cgroup;
+                member.judged = judged;
+                member.refused = refused;
+            }
+            // The others are captured, and not shown.
+            None if full => {}
+            None => {
+                let member = Member {
+                    cgroup,
+                    process,
+                    since: SystemTime::now(),
+                    missed: 0,
+                    refused,
+                    fault: None,
+                    before: Vec::new(),
+                    judged,
+                };
+                entry.members.insert(member.judged.shown.clone(), member);
+            }
+        }
+        self.align(inode);
     }
 
-    /// A scan has found these, and no others, in this namespace.
-    fn found(&mut self, inode: u64, residents: Residents) {
-        match self.pods.get_mut(&inode) {
-            Some(entry) => {
-                entry.missed = 0;
-                for name in residents
-                    .keys()
-                    .filter(|name| !entry.residents.contains_key(*name))
-                {
-                    tracing::info!(
-                        pod = name,
-                        netns = inode,
-                        "a pod shares a namespace that is captured"
-                    );
+    fn has_room(&mut self, name: &str) -> bool {
+        let room = u32::try_from(self.entries.len()).is_ok_and(|count| count < MAX_NAMESPACES);
+        if !room && !self.full {
+            tracing::error!(
+                limit = MAX_NAMESPACES,
+                pod = name,
+                "too many pods: some aren't captured"
+            );
+        }
+        self.full = !room;
+        room
+    }
+
+    /// Tells the programs what holds for a pod; why they can't be told.
+    fn rule(&mut self, judged: &Judged) -> Option<String> {
+        let rules = self.rules.as_mut()?;
+        let error = rules.set(&judged.pod, &judged.rule).err()?;
+        Some(chain(&error))
+    }
+
+    /// What holds for pods may have changed.
+    pub(super) fn reconsider(&mut self) {
+        if self.closed {
+            return;
+        }
+        let mut changed = Vec::new();
+        for (inode, entry) in &self.entries {
+            for (shown, member) in &entry.members {
+                let judged = self.cgroups.judge(&member.cgroup);
+                if judged != member.judged && judged.shown == *shown {
+                    changed.push((*inode, judged));
                 }
-                for name in entry
-                    .residents
-                    .keys()
-                    .filter(|name| !residents.contains_key(*name))
-                {
-                    tracing::info!(
-                        pod = name,
-                        netns = inode,
-                        "a pod is gone from a namespace that others share"
-                    );
-                }
-                entry.residents = residents;
-                self.try_again(inode);
             }
-            None => self.add(residents),
+        }
+        for (inode, judged) in changed {
+            let refused = self.rule(&judged);
+            let entry = self.entries.get_mut(&inode);
+            if let Some(member) = entry.and_then(|entry| entry.members.get_mut(&judged.shown)) {
+                member.judged = judged;
+                member.refused = refused;
+            }
+            self.align(inode);
+        }
+        self.tell_who_leaves();
+    }
+
+    /// The connections of what is captured no more end by themselves, once they are told.
+    fn tell_who_leaves(&mut self) {
+        if std::mem::take(&mut self.leaving) {
+            (self.left)();
         }
     }
 
     /// What a scan has found is all there is.
     pub(super) fn settle(&mut self, sightings: Sightings) {
-        let mut gone = Vec::new();
-        for (inode, entry) in &mut self.pods {
-            if !sightings.contains_key(inode) {
-                entry.missed += 1;
-                if entry.missed >= MISSES {
-                    gone.push(*inode);
+        let mut changed = Vec::new();
+        for (inode, entry) in &mut self.entries {
+            let before = entry.members.len();
+            entry.members.retain(|shown, member| {
+                if !sightings.contains_key(&(*inode, shown.clone())) {
+                    member.missed += 1;
+                }
+                member.missed < MISSES
+            });
+            if entry.members.len() < before {
+                changed.push(*inode);
+            }
+        }
+        for inode in changed {
+            match self.entries.get(&inode) {
+                Some(entry) if entry.members.is_empty() => self.remove(inode),
+                _ => self.align(inode),
+            }
+        }
+        for ((inode, _), sighting) in sightings {
+            self.saw(inode, sighting);
+        }
+        self.finish_closing();
+        self.tell_who_leaves();
+        if let Some(rules) = &mut self.rules {
+            let members = self.entries.values().flat_map(|entry| entry.members.values());
+            rules.keep(&members.map(|member| member.judged.pod.clone()).collect());
+        }
+        for key in std::mem::take(&mut self.expected) {
+            self.may_be_announced(key);
+        }
+    }
+
+    /// Brings a namespace in line with what holds for its pods.
+    fn align(&mut self, inode: u64) {
+        let Some(entry) = self.entries.get_mut(&inode) else {
+            return;
+        };
+        let wanted = entry.wanted();
+        let state = std::mem::replace(&mut entry.state, State::Unknown);
+        let state = match (wanted, state) {
+            (Wanted::Captured, State::Open(open)) => State::Open(open),
+            (Wanted::Captured, State::Closing { open, .. }) => self.turn(open),
+            (Wanted::Captured, State::Failed { tries, .. }) => self.attempt(inode, tries.saturating_add(1)),
+            (Wanted::Captured, State::Unknown | State::Left { .. }) => self.attempt(inode, 1),
+            (_, State::Open(open)) => {
+                self.mark(open.cookie, wanted);
+                open.pod.left.store(true, Relaxed);
+                self.leaving = true;
+                tracing::info!(
+                    pod = open.pod.name,
+                    netns = inode,
+                    "no longer captured: a pod is left alone"
+                );
+                State::Closing {
+                    open,
+                    until: Instant::now() + CLOSING,
                 }
             }
-        }
-        for inode in gone {
-            self.remove(inode);
-        }
-        for (inode, residents) in sightings {
-            self.found(inode, residents);
-        }
-        for cookie in std::mem::take(&mut self.expected) {
-            self.may_be_announced(cookie);
-        }
-    }
-
-    fn add(&mut self, residents: Residents) {
-        if self.closed {
-            return;
-        }
-        // Each may have ended since it was seen.
-        let mut namespaces = residents.iter().filter_map(|(name, resident)| {
-            let netns = NetNs::open(format!("/proc/{}/ns/net", resident.process)).ok()?;
-            Some((name.clone(), netns))
-        });
-        let Some((name, netns)) = namespaces.next() else {
-            return;
-        };
-        // Or have gone elsewhere.
-        let inode = netns.inode();
-        if self.pods.contains_key(&inode) {
-            return;
-        }
-        if u32::try_from(self.pods.len()).is_ok_and(|count| count >= MAX_NAMESPACES) {
-            if !self.full {
-                tracing::error!(
-                    limit = MAX_NAMESPACES,
-                    pod = name,
-                    "too many pods: some aren't captured"
-                );
+            (_, State::Closing { open, until }) => {
+                self.mark(open.cookie, wanted);
+                State::Closing { open, until }
             }
-            self.full = true;
-            return;
-        }
-        let pod = Arc::new(Pod { name, netns });
-        let state = self.attempt(&pod, 1);
-        self.pods.insert(
-            inode,
-            Entry {
-                pod,
-                residents,
-                since: SystemTime::now(),
-                state,
-                missed: 0,
-            },
-        );
-    }
-
-    fn try_again(&mut self, inode: u64) {
-        let Some(Entry {
-            pod,
-            state: State::Failed { tries, .. },
-            ..
-        }) = self.pods.get(&inode)
-        else {
-            return;
+            (Wanted::Left, State::Left { cookie }) => State::Left { cookie },
+            (Wanted::Left, State::Unknown | State::Failed { .. }) => self.leave(inode),
+            (Wanted::Unknown, State::Left { cookie }) => {
+                self.mark(cookie, wanted);
+                State::Unknown
+            }
+            (Wanted::Unknown, State::Unknown | State::Failed { .. }) => State::Unknown,
         };
-        let (pod, tries) = (Arc::clone(pod), tries.saturating_add(1));
-        let state = self.attempt(&pod, tries);
-        if let Some(entry) = self.pods.get_mut(&inode) {
+        if let Some(entry) = self.entries.get_mut(&inode) {
             entry.state = state;
         }
     }
 
-    /// Opens a pod, for the first time or again.
-    fn attempt(&mut self, pod: &Arc<Pod>, tries: u32) -> State {
-        match self.open(pod) {
+    /// Lets go of the listeners of what has been left alone for a while.
+    fn finish_closing(&mut self) {
+        let now = Instant::now();
+        for entry in self.entries.values_mut() {
+            let cookie = match &entry.state {
+                State::Closing { open, until } if *until <= now => open.cookie,
+                _ => continue,
+            };
+            entry.state = match entry.wanted() {
+                Wanted::Left => State::Left { cookie },
+                Wanted::Captured | Wanted::Unknown => State::Unknown,
+            };
+            self.receiver.origins.forget(cookie);
+        }
+    }
+
+    /// Tells the programs that a namespace is left alone, or, where that is unknown, nothing of it.
+    fn mark(&mut self, cookie: u64, wanted: Wanted) {
+        let done = match wanted {
+            Wanted::Left => self.namespaces.insert(cookie, 0, 0),
+            Wanted::Captured | Wanted::Unknown => match self.namespaces.remove(&cookie) {
+                Err(MapError::KeyNotFound) => Ok(()),
+                done => done,
+            },
+        };
+        if let Err(error) = done {
+            tracing::warn!(error = chain(&error), "can't stop capturing a pod");
+        }
+        self.may_be_announced(cookie);
+    }
+
+    /// Tells the programs that a namespace is left alone.
+    fn leave(&mut self, inode: u64) -> State {
+        let netns = self.entries.get(&inode).and_then(|entry| entry.enter(inode));
+        // It is tried again when a process is seen in it again.
+        let Some(netns) = netns else { return State::Unknown };
+        let cookie = netns
+            .tcp_socket(Domain::IPV4)
+            .and_then(|socket| sys::netns_cookie(&socket));
+        match cookie {
+            Ok(cookie) => {
+                self.mark(cookie, Wanted::Left);
+                State::Left { cookie }
+            }
+            Err(error) => {
+                tracing::debug!(netns = inode, %error, "a namespace can't be asked for its cookie");
+                State::Unknown
+            }
+        }
+    }
+
+    /// Has the programs turn the connections of a namespace that has listeners.
+    fn turn(&mut self, open: Open) -> State {
+        match self.namespaces.insert(open.cookie, open.reached, 0) {
+            Ok(()) => {
+                open.pod.left.store(false, Relaxed);
+                tracing::info!(
+                    pod = open.pod.name,
+                    netns = open.pod.netns.inode(),
+                    "capturing a pod again"
+                );
+                State::Open(open)
+            }
+            Err(error) => State::Failed {
+                error: InterceptError::map(names::NAMESPACES, &error),
+                tries: 1,
+            },
+        }
+    }
+
+    /// Opens a namespace, for the first time or again.
+    fn attempt(&mut self, inode: u64, tries: u32) -> State {
+        let entry = self.entries.get(&inode);
+        let pod = entry.and_then(|entry| {
+            let netns = entry.enter(inode)?;
+            Some(Arc::new(Pod {
+                name: entry.name(),
+                netns,
+                left: Arc::default(),
+            }))
+        });
+        // All of its processes may have ended, as the next scan will tell.
+        let Some(pod) = pod else { return State::Unknown };
+        match self.open(&pod) {
             Ok(open) => State::Open(open),
             Err(error) => {
                 // Once, and not while it may be a new namespace.
@@ -373,71 +462,78 @@ impl Pods {
         let (netns, ipv6) = (pod.netns.inode(), reached & reach::V6 != 0);
         tracing::info!(pod = pod.name, netns, ipv6, "capturing a pod");
         Ok(Open {
+            pod: Arc::clone(pod),
             cookie,
             reached,
             listeners,
-            fault: None,
-            before: Vec::new(),
             _tasks: tasks,
         })
     }
 
     fn remove(&mut self, inode: u64) {
-        let Some(entry) = self.pods.remove(&inode) else {
+        let Some(entry) = self.entries.remove(&inode) else {
             return;
         };
         self.full = false;
-        let State::Open(open) = entry.state else { return };
-        // First nothing is turned any more; then nobody listens.
-        if let Err(error) = self.namespaces.remove(&open.cookie)
-            && !matches!(error, MapError::KeyNotFound)
-        {
-            tracing::warn!(
-                pod = entry.pod.name,
-                error = chain(&error),
-                "can't stop capturing a pod"
-            );
+        match entry.state {
+            State::Open(open) | State::Closing { open, .. } => {
+                // First nothing is turned any more; then nobody listens.
+                self.mark(open.cookie, Wanted::Unknown);
+                let (cookie, pod) = (open.cookie, Arc::clone(&open.pod));
+                drop(open);
+                self.receiver.origins.forget(cookie);
+                tracing::info!(pod = pod.name, netns = inode, "a pod is gone");
+            }
+            State::Left { cookie } => self.mark(cookie, Wanted::Unknown),
+            State::Unknown | State::Failed { .. } => {}
         }
-        let cookie = open.cookie;
-        drop(open);
-        self.receiver.origins.forget(cookie);
-        self.may_be_announced(cookie);
-        tracing::info!(pod = entry.pod.name, netns = inode, "a pod is gone");
     }
 
     /// The pods whose connections should be captured.
     pub(super) fn enrolled(&self) -> Vec<Enrolled> {
-        let open = |entry: &&Entry| matches!(entry.state, State::Open(_));
-        let pods = self.pods.iter().filter(|(_, entry)| open(entry));
-        pods.map(|(inode, entry)| Enrolled {
-            inode: *inode,
-            cgroups: (entry.residents.values())
-                .map(|resident| resident.cgroup.clone())
-                .collect(),
-        })
-        .collect()
+        let open = |(_, entry): &(&u64, &Entry)| matches!(entry.state, State::Open(_));
+        let entries = self.entries.iter().filter(open);
+        let pods = entries.flat_map(|(inode, entry)| entry.members.iter().map(move |pod| (inode, pod)));
+        pods.filter(|(_, (_, member))| matches!(member.judged.rule, Rule::In(_)))
+            .map(|(inode, (shown, member))| Enrolled {
+                inode: *inode,
+                shown: shown.clone(),
+                cgroup: member.cgroup.clone(),
+            })
+            .collect()
     }
 
-    /// Says what a check of the programs has found of a pod; that its namespace is in the programs' map is looked up here.
-    pub(super) fn checked(&mut self, inode: u64, fault: Option<String>, before: Vec<Before>) {
-        let Some(entry) = self.pods.get_mut(&inode) else {
+    /// Says what a check of the programs has found of a pod; that it and its namespace are in the programs' maps is looked up
+    /// here.
+    pub(super) fn checked(&mut self, enrolled: &Enrolled, fault: Option<String>, before: Vec<Before>) {
+        let Some(entry) = self.entries.get_mut(&enrolled.inode) else {
             return;
         };
-        let State::Open(open) = &mut entry.state else {
+        let State::Open(open) = &entry.state else {
             return;
         };
-        let fault = fault.or_else(|| match self.namespaces.get(&open.cookie, 0) {
-            Ok(found) if found == open.reached => None,
-            Ok(_) if self.closed => None,
-            Ok(_) | Err(_) => Some("its namespace is no longer in qbox's map".to_owned()),
-        });
-        let pod = &entry.pod.name;
-        match (&open.fault, &fault) {
+        let Some(member) = entry.members.get_mut(&enrolled.shown) else {
+            return;
+        };
+        let rules = self.rules.as_ref();
+        let fault = fault
+            .or_else(|| match self.namespaces.get(&open.cookie, 0) {
+                Ok(found) if found == open.reached => None,
+                Ok(_) if self.closed => None,
+                Ok(_) | Err(_) => Some("its namespace is no longer in qbox's map".to_owned()),
+            })
+            .or_else(|| {
+                let told =
+                    rules.is_none_or(|rules| rules.holds(&member.judged.pod)) || member.refused.is_some();
+                (!told).then(|| "its rule is no longer in qbox's map".to_owned())
+            });
+        let pod = &member.judged.name;
+        match (&member.fault, &fault) {
             (None, Some(fault)) => tracing::error!(pod, fault, "a pod is no longer captured"),
             (Some(_), None) => tracing::info!(pod, "a pod is captured again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        for new in before.iter().filter(|one| !open.before.contains(one)) {
+        for new in before.iter().filter(|one| !member.before.contains(one)) {
             let Before { hook, program, id } = new;
             tracing::warn!(
                 pod,
@@ -447,26 +543,26 @@ impl Pods {
                 "another program sees the pod's connections before Qbox's"
             );
         }
-        open.fault = fault;
-        open.before = before;
+        member.fault = fault;
+        member.before = before;
     }
 
-    fn may_be_announced(&mut self, cookie: u64) {
+    fn may_be_announced(&mut self, key: u64) {
         // The map may have forgotten it by itself.
-        let _ = self.announced.remove(&cookie);
+        let _ = self.announced.remove(&key);
     }
 
     /// Has the programs refuse what they would turn, for good, and enrols nobody any more.
     pub(super) fn refuse(&mut self) {
         self.closed = true;
-        for entry in self.pods.values() {
+        for entry in self.entries.values() {
             let State::Open(open) = &entry.state else { continue };
             if let Err(error) = self
                 .namespaces
                 .insert(open.cookie, open.reached | reach::REFUSED, 0)
             {
                 tracing::warn!(
-                    pod = entry.pod.name,
+                    pod = open.pod.name,
                     error = chain(&error),
                     "a pod's connections can't be refused"
                 );
@@ -477,49 +573,28 @@ impl Pods {
     /// Closes all, for good.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        self.pods.clear();
+        self.entries.clear();
     }
 
-    /// How many namespaces the programs' map holds: read there, since it is theirs.
-    pub(super) fn map_entries(&self) -> u64 {
-        entries(self.namespaces.keys(), MAX_NAMESPACES)
+    /// How many namespaces, and pods with a rule, the programs' maps hold: read there, since they are theirs.
+    pub(super) fn map_entries(&self) -> (u64, u64) {
+        let namespaces = entries(self.namespaces.keys(), MAX_NAMESPACES);
+        (namespaces, self.rules.as_ref().map_or(0, Rules::map_entries))
     }
 
-    /// How many announced namespaces the programs' map holds.
+    /// How many namespaces and cgroups that were announced the programs' map holds.
     pub(super) fn announced_entries(&self) -> u64 {
         entries(self.announced.keys(), MAX_ANNOUNCED)
     }
 
     pub(super) fn status(&self) -> Vec<PodStatus> {
-        let mut all: Vec<PodStatus> = self.pods.values().flat_map(Entry::status).collect();
+        let members = self.entries.iter().flat_map(|(inode, entry)| {
+            let members = entry.members.values();
+            members.map(move |member| member.status(*inode, &entry.state))
+        });
+        let mut all: Vec<PodStatus> = members.collect();
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.netns.cmp(&b.netns)));
         all
-    }
-}
-
-impl Entry {
-    /// Of each pod that lives there.
-    fn status(&self) -> Vec<PodStatus> {
-        let open = match &self.state {
-            State::Open(open) => Some(open),
-            State::Failed { .. } => None,
-        };
-        let error = match &self.state {
-            State::Open(open) => open.fault.clone(),
-            State::Failed { error, .. } => Some(chain(error)),
-        };
-        let status = |(name, resident): (&String, &Resident)| PodStatus {
-            name: name.clone(),
-            netns: self.pod.netns.inode(),
-            cgroup: resident.cgroup.clone(),
-            process: resident.process,
-            listeners: open.map(|open| open.listeners.clone()).unwrap_or_default(),
-            since: self.since,
-            lost: open.is_some() && error.is_some(),
-            error: error.clone(),
-            before: open.map(|open| open.before.clone()).unwrap_or_default(),
-        };
-        self.residents.iter().map(status).collect()
     }
 }
 

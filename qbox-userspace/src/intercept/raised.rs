@@ -8,7 +8,7 @@ use std::io;
 /// The kernel's table of a process's descriptors grows to the highest: 8 bytes each, so half a MiB at most for this.
 const HIGHEST: u64 = 1 << 16;
 /// How many below the highest are kept for links.
-const ROOM: u64 = 16;
+const ROOM: u64 = 128;
 
 /// Raises what this process may open to what it may raise it to: a connection takes two descriptors.
 pub(super) fn files() {

@@ -1,16 +1,22 @@
-//! Looks for pods, for as long as capture runs: at once when the programs announce one, and in a scan of the cgroup's tree
-//! every so often, which also sees which pods are gone. Knows nothing of connections.
+//! Looks for pods, for as long as capture runs: at once when the programs announce one, when a cgroup is new or when what holds
+//! for pods has changed, and in a scan of the cgroups' trees every so often, which also sees which pods are gone. Knows nothing of connections.
 
+use super::births::Births;
 use super::capture::Shared;
-use super::pods::{MOST_RESIDENTS, Resident, Sightings};
+use super::entry::{Sighting, Sightings};
 use super::sys;
 use aya::maps::{MapData, RingBuf};
-use qbox_common::Newcomer;
+use qbox_common::{Newcomer, announced};
+use rustix::fd::OwnedFd;
+use std::collections::BTreeMap;
 use std::fs;
+use std::future::pending;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Between two scans, if nothing happens.
@@ -24,40 +30,55 @@ const BATCH: usize = 64;
 
 /// Runs until it is dropped.
 pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
-    let announced = match sys::readable(&events) {
-        Ok(announced) => announced,
-        Err(error) => {
-            tracing::warn!(%error, "new pods are found only by scanning, every second");
-            loop {
-                sleep(INTERVAL).await;
-                rescan(&shared).await;
-            }
-        }
-    };
+    let announced = sys::readable(&events).map_err(
+        |error| tracing::warn!(%error, "new pods are found by their cgroups and by scanning, not by their sockets"),
+    );
+    let births = Births::of(&shared.cgroups)
+        .map_err(|error| tracing::warn!(%error, "new pods are found by their sockets and by scanning alone"));
+    let (announced, mut births) = (announced.ok(), births.ok());
     // Before this no scan may be; by then one will have been.
     let mut earliest = Instant::now();
     let mut next = earliest + INTERVAL;
     loop {
-        let ready = tokio::select! {
-            ready = announced.readable() => Some(ready),
-            () = sleep_until(next) => None,
-        };
-        match ready {
-            Some(Ok(mut ready)) => {
-                let (more, found) = drain(&shared, &mut events);
-                if !more {
-                    ready.clear_ready();
+        let look = births.as_ref().and_then(Births::next);
+        tokio::select! {
+            ready = readable(announced.as_ref()) => match ready {
+                Ok(mut ready) => {
+                    let (more, found) = drain(&shared, &mut events);
+                    if !more {
+                        ready.clear_ready();
+                    }
+                    if !found {
+                        next = next.min(earliest);
+                    }
+                    tokio::task::yield_now().await;
                 }
-                if !found {
+                Err(error) => {
+                    tracing::warn!(%error, "can't wait for new pods");
+                    sleep(INTERVAL).await;
+                }
+            },
+            told = told(births.as_ref()) => match told {
+                Ok(()) => births.iter_mut().for_each(Births::take),
+                Err(error) => {
+                    tracing::warn!(%error, "can't wait for new cgroups");
+                    births = None;
+                }
+            },
+            () = sleep_until(look.unwrap_or(next).min(next)), if look.is_some_and(|look| look < next) => {
+                if let Some(births) = &mut births {
+                    look_at_new(&shared, births);
+                }
+                if shared.pods().want_retry() {
                     next = next.min(earliest);
                 }
-                tokio::task::yield_now().await;
             }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "can't wait for new pods");
-                sleep(INTERVAL).await;
+            () = shared.changed.notified() => {
+                shared.pods().reconsider();
+                // What is in now may not have been seen yet.
+                next = next.min(earliest);
             }
-            None => {
+            () = sleep_until(next) => {
                 let rest = rescan(&shared).await * SHARE;
                 let interval = if shared.pods().want_retry() {
                     LEAST
@@ -67,6 +88,46 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
                 earliest = Instant::now() + rest.max(LEAST);
                 next = Instant::now() + rest.max(interval);
             }
+        }
+    }
+}
+
+/// Waits for announcements, if they can be waited for.
+async fn readable(announced: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match announced {
+        Some(announced) => announced.readable().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for word of new cgroups, if there is any.
+async fn told(births: Option<&Births>) -> io::Result<()> {
+    match births {
+        Some(births) => births.told().await,
+        None => pending().await,
+    }
+}
+
+/// Looks whether a process of a new cgroup is in its network namespace by now: until then it is in the node's. Those that stay
+/// there a scan finds.
+fn look_at_new(shared: &Shared, births: &mut Births) {
+    let node = namespace_of(1);
+    for folder in births.due() {
+        let mut found = BTreeMap::new();
+        shared.cgroups.visit_below(&folder, &mut |process| {
+            let inode = namespace_of(process.id).filter(|inode| Some(*inode) != node);
+            if let Some(inode) = inode {
+                found.insert(inode, (process.id, process.cgroup.to_path_buf()));
+            }
+        });
+        let mut pods = shared.pods();
+        let mut settled = !found.is_empty();
+        for (inode, (process, cgroup)) in found {
+            pods.saw(inode, Sighting { process, cgroup });
+            settled &= !pods.is_early(inode);
+        }
+        if settled {
+            births.found(&folder);
         }
     }
 }
@@ -85,42 +146,46 @@ fn drain(shared: &Shared, events: &mut RingBuf<MapData>) -> (bool, bool) {
 
 fn parse(bytes: &[u8]) -> Option<Newcomer> {
     let (namespace, rest) = bytes.split_first_chunk::<8>()?;
+    let (cgroup, rest) = rest.split_first_chunk::<8>()?;
     let (process, _) = rest.split_first_chunk::<4>()?;
     Some(Newcomer {
         namespace: u64::from_ne_bytes(*namespace),
+        cgroup: u64::from_ne_bytes(*cgroup),
         process: u32::from_ne_bytes(*process),
         reserved: 0,
     })
 }
 
-/// Enrols the namespace in which an announced process is; `false` if that is not the one announced. The process may be
-/// gone, or elsewhere by now, or be numbered otherwise here: in a PID namespace of Qbox's own.
+/// Enrols the namespace in which an announced process is, or its pod; `false` if that is not the one announced, or nobody can
+/// say yet what holds for it. The process may be gone, or elsewhere by now, or be numbered otherwise here: in a PID namespace
+/// of Qbox's own.
 fn enrol(shared: &Shared, newcomer: Newcomer) -> bool {
     let Newcomer {
-        namespace, process, ..
+        namespace,
+        cgroup: unruled,
+        process,
+        ..
     } = newcomer;
     // Qbox may live in the tree too, beside the pods; `visit` leaves it out as well.
-    if process == std::process::id() || shared.pods().knows(namespace) {
+    if process == std::process::id() || (unruled == 0 && shared.pods().knows(namespace)) {
         return true;
     }
-    let sighting = shared.cgroup.of_process(process).and_then(|cgroup| {
-        let inode = namespace_of(process)?;
-        let name = shared.cgroup.name(&cgroup);
-        Some((inode, name, Resident { process, cgroup }))
-    });
+    let found = shared.cgroups.of_process(process).zip(namespace_of(process));
     let mut pods = shared.pods();
-    if let Some((inode, name, resident)) = sighting {
-        pods.saw(inode, name, resident);
+    let mut known = false;
+    if let Some((cgroup, inode)) = found {
+        let pod = shared.cgroups.judge(&cgroup).pod;
+        pods.saw(inode, Sighting { process, cgroup });
+        known = pods.knows(namespace) && pods.knows_rule(&pod);
     }
-    let known = pods.knows(namespace);
     if !known {
-        pods.expect(namespace);
+        pods.expect(announced(namespace, unruled));
     }
     known
 }
 
 /// The inode of the network namespace that a process is in.
-fn namespace_of(process: u32) -> Option<u64> {
+pub(super) fn namespace_of(process: u32) -> Option<u64> {
     fs::metadata(format!("/proc/{process}/ns/net"))
         .ok()
         .map(|found| found.ino())
@@ -147,25 +212,25 @@ async fn rescan(shared: &Arc<Shared>) -> Duration {
 }
 
 fn look(shared: &Shared) -> Sightings {
-    let mut sightings = Sightings::new();
-    // A cgroup's processes come one after the other.
-    let (mut last, mut name) = (PathBuf::new(), String::new());
-    shared.cgroup.visit(&mut |process| {
+    let mut sightings = BTreeMap::new();
+    // The processes of a cgroup come one after the other.
+    let mut last: Option<(PathBuf, PathBuf)> = None;
+    shared.cgroups.visit(&mut |process| {
         let Some(inode) = namespace_of(process.id) else {
             return;
         };
-        if last != process.cgroup {
-            process.cgroup.clone_into(&mut last);
-            name = shared.cgroup.name(process.cgroup);
-        }
-        let residents = sightings.entry(inode).or_default();
-        if residents.len() < MOST_RESIDENTS && !residents.contains_key(&name) {
-            let resident = Resident {
-                process: process.id,
-                cgroup: process.cgroup.to_path_buf(),
-            };
-            residents.insert(name.clone(), resident);
-        }
+        let pod = match &last {
+            Some((cgroup, pod)) if cgroup == process.cgroup => pod.clone(),
+            _ => {
+                let pod = shared.cgroups.judge(process.cgroup).shown;
+                last = Some((process.cgroup.to_path_buf(), pod.clone()));
+                pod
+            }
+        };
+        sightings.entry((inode, pod)).or_insert_with(|| Sighting {
+            process: process.id,
+            cgroup: process.cgroup.to_path_buf(),
+        });
     });
     sightings
 }
@@ -177,11 +242,15 @@ mod tests {
     #[test]
     fn an_announcement() {
         let mut bytes = 7_u64.to_ne_bytes().to_vec();
+        bytes.extend(8_u64.to_ne_bytes());
         bytes.extend(42_u32.to_ne_bytes());
         bytes.extend([0; 4]);
         let newcomer = parse(&bytes).unwrap();
-        assert_eq!((newcomer.namespace, newcomer.process), (7, 42));
-        assert_eq!(parse(&bytes[..11]), None);
+        assert_eq!(
+            (newcomer.namespace, newcomer.cgroup, newcomer.process),
+            (7, 8, 42)
+        );
+        assert_eq!(parse(&bytes[..19]), None);
     }
 
     #[test]

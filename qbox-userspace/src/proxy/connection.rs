@@ -210,6 +210,11 @@ pub(super) struct Link<'a, H> {
 }
 
 impl<H> Link<'_, H> {
+    /// Where it is in its life.
+    pub(super) fn phase(&self) -> Phase {
+        self.inner.phase_of(&self.from.left)
+    }
+
     /// Looks at the state, or changes what only the caller's own side reads.
     pub(super) fn peek<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
@@ -393,7 +398,7 @@ async fn both<H: Handler>(link: &Link<'_, H>, open: u64) -> End {
             watched = Some(context.waker().clone());
         }
         loop {
-            if link.inner.phase() == Phase::Aborting {
+            if link.phase() == Phase::Aborting {
                 return Poll::Ready(End::Aborted);
             }
             if request_end.is_none()

@@ -3,7 +3,7 @@
 use super::{Counters, Settings};
 use crate::upstream::Hosts;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use tokio::sync::Notify;
@@ -65,9 +65,22 @@ impl<H> Inner<H> {
         }
     }
 
+    /// Where a connection is in its life, which may be left before all are.
+    pub(super) fn phase_of(&self, left: &AtomicBool) -> Phase {
+        match self.phase() {
+            Phase::Running if left.load(Ordering::Relaxed) => Phase::Draining,
+            phase => phase,
+        }
+    }
+
     /// Goes on to `phase`, and has every connection look.
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Has every connection look.
+    pub(super) fn wake(&self) {
         for waker in self.lock().values().flatten() {
             waker.wake_by_ref();
         }

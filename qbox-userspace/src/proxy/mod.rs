@@ -37,6 +37,7 @@ use crate::upstream::{Hosts, Via};
 use inner::{Inner, Phase};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -86,6 +87,8 @@ struct Origin {
     via: Via,
     /// `None`: each request says itself.
     destination: Option<SocketAddr>,
+    /// Its pod is captured no more.
+    left: Arc<AtomicBool>,
 }
 
 /// Serves connections; a handle, to be cloned freely.
@@ -112,13 +115,14 @@ impl<H: Handler> Proxy<H> {
     }
 
     /// Serves a captured connection to its end. `destination` is where the client wanted to go, `via` the namespace it
-    /// is in.
+    /// is in. Once `left` holds it ends as soon as nothing is under way on it, as all do when the proxy drains.
     pub async fn serve_captured(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         destination: SocketAddr,
         via: Via,
+        left: Arc<AtomicBool>,
     ) {
         self.serve(
             stream,
@@ -126,6 +130,7 @@ impl<H: Handler> Proxy<H> {
                 peer,
                 via,
                 destination: Some(destination),
+                left,
             },
         )
         .await;
@@ -142,6 +147,7 @@ impl<H: Handler> Proxy<H> {
                 peer,
                 via: Via::Node,
                 destination: None,
+                left: Arc::default(),
             },
         )
         .await;
@@ -170,6 +176,11 @@ impl<H: Handler> Proxy<H> {
     #[must_use]
     pub fn open(&self) -> usize {
         self.inner.count()
+    }
+
+    /// Has every connection look whether it is left.
+    pub fn look(&self) {
+        self.inner.wake();
     }
 
     /// Ends what is served: each connection once nothing is under way on it, all that are left after `grace`. What the

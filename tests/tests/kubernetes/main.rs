@@ -116,10 +116,68 @@ fn overlay() -> Result<(TempDir, Rendered)> {
     Ok((folder, rendered))
 }
 
+/// The hardened overlay with pods chosen by their labels, as docs/kubernetes.md has it.
+fn enrolment() -> Result<(TempDir, Rendered)> {
+    let folder = tempfile::Builder::new()
+        .prefix("enrolment-")
+        .tempdir_in(workspace().join("target"))?;
+    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../config/kubernetes/hardened]\n\
+                components: [../../config/kubernetes/enrollment]\n";
+    fs::write(folder.path().join("kustomization.yaml"), text)?;
+    let rendered = Rendered::new(folder.path())?;
+    Ok((folder, rendered))
+}
+
+/// With enrolment by labels Qbox may list and watch pods, and nothing else; without it, nothing.
 #[test]
-fn the_manifests_hold_to_the_published_schemas() -> Result<()> {
+fn the_api_is_asked_only_where_labels_choose_pods_and_only_for_pods() -> Result<()> {
+    let (_folder, rendered) = enrolment()?;
+    let role = rendered.object("ClusterRole", "qbox")?;
+    let rules = json!([{ "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] }]);
+    assert_eq!(role["rules"], rules);
+    let binding = rendered.object("ClusterRoleBinding", "qbox")?;
+    assert_eq!(binding["roleRef"]["name"], "qbox");
+    let account = json!([{ "kind": "ServiceAccount", "name": "qbox", "namespace": "qbox" }]);
+    assert_eq!(binding["subjects"], account);
+    let pod = rendered.pod()?;
+    assert_eq!(pod["automountServiceAccountToken"], true);
+    let node =
+        json!([{ "name": "NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } }]);
+    assert_eq!(pod["containers"][0]["env"], node);
+    let config = &rendered.object("ConfigMap", "qbox-config")?["data"]["qbox.toml"];
+    let config = config.as_str().context("no qbox.toml")?;
+    assert!(
+        config.contains("[kubernetes]\nenroll = \"qbox.dev/saga=enabled\"\n"),
+        "{config}"
+    );
+    // It differs from the base's in that alone.
+    let base = fs::read_to_string(workspace().join(MANIFESTS).join("base/qbox.toml"))?;
+    let keys = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.map(str::to_owned).collect()
+    };
+    let (base, config) = (keys(&base), keys(config));
+    let more: Vec<_> = config.iter().filter(|line| !base.contains(line)).collect();
+    assert_eq!(more, ["[kubernetes]", "enroll = \"qbox.dev/saga=enabled\""]);
+    assert!(base.iter().all(|line| config.contains(line)), "{config:?}");
     for name in ["base", "hardened"] {
         let rendered = Rendered::of(name)?;
+        assert_eq!(rendered.pod()?["automountServiceAccountToken"], false, "{name}");
+        assert!(rendered.object("ClusterRole", "qbox").is_err(), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_manifests_hold_to_the_published_schemas() -> Result<()> {
+    let (_folder, enrolment) = enrolment()?;
+    for (name, rendered) in [
+        ("base", Rendered::of("base")?),
+        ("hardened", Rendered::of("hardened")?),
+        ("enrollment", enrolment),
+    ] {
         for version in KUBERNETES {
             let mut validate = Command::new(tool("kubernetes-validate"));
             read(validate.args(["--strict", "-k", version]).arg(&rendered.file)).with_context(|| name)?;

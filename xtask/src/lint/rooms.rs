@@ -5,7 +5,7 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("main", &["app", "cli"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
@@ -48,6 +48,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
         &["intercept", "upstream", "netns", "config", "durations"],
     ),
     ("intercept", &["netns", "config"]),
+    // It says what interception asks: its policy.
+    ("kubernetes", &["intercept", "netns", "config"]),
     ("upstream", &["netns", "config"]),
     ("observe", &["plan", "config", "saga"]),
     ("plan", &["config", "saga"]),
@@ -84,6 +86,8 @@ const IMPURE: &[&str] = &[
     "futures_util",
     "hyper",
     "hyper_util",
+    "k8s_openapi",
+    "kube",
     "libc",
     "memchr",
     "mio",

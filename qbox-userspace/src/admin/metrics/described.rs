@@ -183,9 +183,21 @@ metrics! {
         SPANS_QUEUED: Gauge "spans_queued" []
             "Spans that wait to be sent to the collector", "";
     }
+    "Kubernetes, with `enroll` of `[kubernetes]`" {
+        KUBERNETES_ANSWERS: Gauge "kubernetes_answers" []
+            "1 when the Kubernetes API tells of pods, 0 when what was known before holds", "";
+        KUBERNETES_PODS: Gauge "kubernetes_pods" ["enrolled"]
+            "Pods of this node, as the Kubernetes API tells", "";
+        KUBERNETES_REQUESTS: Counter "kubernetes_requests" ["outcome"]
+            "Lists and watches of the Kubernetes API", "A `list` or `watch` that was answered, one that `failed`, a watch that could not go on so that all was listed again (`expired`: 410).";
+        KUBERNETES_EVENTS: Counter "kubernetes_events" []
+            "Events that watches of the Kubernetes API told, bookmarks too", "";
+    }
     "Capture" {
         PODS: Gauge "pods" ["captured"]
-            "Pods that are known now, by whether their connections are captured", "`false`: `/api/v1/pods` says why.";
+            "Pods that are known now and enrolled, by whether their connections are captured", "`false`: `/api/v1/pods` says why.";
+        PODS_LEFT: Gauge "pods_left" []
+            "Pods that are known now and not enrolled, or of which nobody has said yet", "";
         PODS_LOST: Gauge "pods_lost" []
             "Pods that were captured and are no longer, as the check of every 10 s has found: not ready", "Another program got there first, or Qbox's was detached ([interception.md](interception.md)). They are among those with `captured=\"false\"`.";
         PODS_PRECEDED: Gauge "pods_preceded" []
@@ -193,11 +205,11 @@ metrics! {
         CHECK_AGE: Seconds "capture_check_age" []
             "How long ago the capture last looked whether each pod is captured; 0 where nothing is captured", "It does so every 10 s.";
         CAPTURED: Counter "captured_connections" ["fate"]
-            "Pods' connections, by what the eBPF programs and the listeners did with them", "`captured` by the programs, `accepted` by a listener; `direct`: to a listener's own address; `stale`: gone before it was accepted; `unenrolled`: of a pod too new to be captured (they went their own way, or were refused); `refused`: as `unknown` and `when_down` of `[capture]` say; `no_memory`: went their own way.";
+            "Pods' connections, by what the eBPF programs and the listeners did with them", "`captured` by the programs, `accepted` by a listener; `direct`: to a listener's own address; `stale`: gone before it was accepted; `unenrolled`: of a pod too new to be captured (they went their own way, or were refused); `refused`: as `unknown` and `when_down` of `[capture]` say; `left`: of a pod that is not enrolled, or to a port that it has taken out; `no_memory`: went their own way.";
         ANNOUNCED: Counter "announced_namespaces" ["fate"]
             "Network namespaces that the eBPF programs told of, by whether there was room for the news", "`announced`; `unannounced`: the ring was full, and the next scan finds them.";
         MAP_ENTRIES: Gauge "ebpf_map_entries" ["map"]
-            "Entries of the eBPF programs' maps; those of flows, announced and events as they were at most 10 s ago", "`destinations` that triggers name, enrolled `namespaces`, `flows`: connections not yet accepted, `announced` namespaces, `events`: bytes of announcements not yet read.";
+            "Entries of the eBPF programs' maps; those of flows, announced and events as they were at most 10 s ago", "`destinations` that triggers name, known `namespaces`, `pods` with a rule of their own, `flows`: connections not yet accepted, `announced` namespaces, `events`: bytes of announcements not yet read.";
         MAP_CAPACITY: Gauge "ebpf_map_capacity" ["map"]
             "How many entries the eBPF programs' maps can hold", "Of `events`, bytes.";
     }

@@ -1,5 +1,6 @@
 //! The numbers behind the metrics: asked for when a scrape comes, and drawn. Errors: what is written to takes no more.
 
+use super::super::routes::Pods;
 use super::described::*;
 use super::draw::Draw;
 use super::{Shared, Tally, Traffic};
@@ -46,6 +47,7 @@ impl Collector for Scrape {
         calls(&mut draw, &seen.calls)?;
         self.journal(&mut draw)?;
         self.spans(&mut draw)?;
+        self.kubernetes(&mut draw)?;
         self.capture(&mut draw, &seen.traffic)?;
         connections(&mut draw, seen.traffic)
     }
@@ -184,8 +186,34 @@ impl Scrape {
         draw.one(SPANS_QUEUED, spans.queued as u64)
     }
 
+    /// None of them where the API isn't asked.
+    fn kubernetes(&self, draw: &mut Draw<'_>) -> fmt::Result {
+        let Some(api) = (self.0.node.kubernetes)() else {
+            return Ok(());
+        };
+        draw.one(KUBERNETES_ANSWERS, u64::from(api.listed && api.away.is_none()))?;
+        let others = api.pods.saturating_sub(api.enrolled);
+        draw.rows(
+            KUBERNETES_PODS,
+            [(["true"], api.enrolled as u64), (["false"], others as u64)],
+        )?;
+        let requests = [
+            ("list", api.lists),
+            ("watch", api.watches),
+            ("expired", api.expired),
+            ("failed", api.failures),
+        ];
+        draw.tally(KUBERNETES_REQUESTS, requests)?;
+        draw.one(KUBERNETES_EVENTS, api.events)
+    }
+
     fn capture(&self, draw: &mut Draw<'_>, traffic: &Traffic) -> fmt::Result {
-        let (captured, uncaptured) = self.0.pods();
+        let Pods {
+            captured,
+            uncaptured,
+            left,
+        } = self.0.pods();
+        draw.one(PODS_LEFT, left.len() as u64)?;
         draw.rows(
             PODS,
             [

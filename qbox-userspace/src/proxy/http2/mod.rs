@@ -31,6 +31,7 @@ use responses::Responses;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -96,6 +97,7 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, from: &Origin, 
     let (answer, answers) = mpsc::channel(64);
     let mut session = Session {
         inner,
+        left: &from.left,
         open,
         watched: None,
         whither: Whither {
@@ -156,6 +158,7 @@ struct Side<'a> {
 
 struct Session<'a, H> {
     inner: &'a Inner<H>,
+    left: &'a AtomicBool,
     open: u64,
     watched: Option<Waker>,
     whither: Whither,
@@ -184,7 +187,7 @@ impl<H: Handler> Session<'_, H> {
             self.watched = Some(context.waker().clone());
         }
         loop {
-            match self.inner.phase() {
+            match self.inner.phase_of(self.left) {
                 Phase::Running => {}
                 Phase::Draining => self.relay.leave(Instant::now()),
                 Phase::Aborting => return Poll::Ready(End::Aborted),

@@ -292,7 +292,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             if in_body {
                 return Poll::Pending;
             }
-            let draining = link.inner.phase() != Life::Running;
+            let draining = link.phase() != Life::Running;
             if idle && buffer.is_empty() {
                 if draining && !detecting {
                     return Poll::Ready(Read::Drained);
@@ -328,7 +328,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
     /// Time is up.
     async fn late(&mut self) -> Result<(), RequestEnd> {
         let silent = self.buffer.is_empty() && !self.link.peek(|state| state.failed());
-        if silent && self.link.inner.phase() != Life::Running {
+        if silent && self.link.phase() != Life::Running {
             return Err(RequestEnd::Idle);
         }
         let head = matches!(self.phase, Phase::Head { .. }) && !self.buffer.is_empty();
@@ -339,7 +339,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             return Err(RequestEnd::Unreachable);
         }
         if self.buffer.is_empty()
-            && self.link.inner.phase() != Life::Running
+            && self.link.phase() != Life::Running
             && self.link.peek(|state| state.idle())
         {
             return Err(RequestEnd::Idle);

@@ -190,7 +190,7 @@ impl<H: Handler> RequestSide<'_, H> {
     async fn answer(&mut self, request: &head::Request, answer: &Reply) -> Result<(), RequestEnd> {
         self.link.inner.counters.taken.add();
         let upstream_gone = self.link.peek(|state| state.upstream_ended || state.failed());
-        let close = !request.keep || upstream_gone || self.link.inner.phase() != Life::Running;
+        let close = !request.keep || upstream_gone || self.link.phase() != Life::Running;
         let terms = Terms {
             head: request.head,
             http10: request.http10,

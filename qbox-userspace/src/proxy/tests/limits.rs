@@ -144,7 +144,13 @@ fn a_connection_is_small() {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let future = proxy.serve_captured(stream, nowhere().await, nowhere().await, Via::Node);
+        let future = proxy.serve_captured(
+            stream,
+            nowhere().await,
+            nowhere().await,
+            Via::Node,
+            Arc::default(),
+        );
         assert!(size_of_val(&future) <= 4096, "{} bytes", size_of_val(&future));
     });
 }

@@ -118,7 +118,11 @@ impl Rig {
             .unwrap();
         let (stream, peer) = self.front.accept().await.unwrap();
         let proxy = self.proxy.clone();
-        tokio::spawn(async move { proxy.serve_captured(stream, peer, destination, Via::Node).await });
+        tokio::spawn(async move {
+            proxy
+                .serve_captured(stream, peer, destination, Via::Node, Arc::default())
+                .await
+        });
         Peer::new(client)
     }
 

@@ -174,7 +174,7 @@ async fn through(rig: &Rig, cuts: u8, bytes: &[u8]) -> Through {
     let handler = Arc::new(Taker(Arc::clone(&taken)));
     let proxy = Proxy::new(handler, settings, Hosts::default());
     let (mut client, accepted, peer) = rig.connection().await;
-    let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node);
+    let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node, Arc::default());
     // Qbox dials at once, and again behind a request that it took.
     let service = async {
         loop {

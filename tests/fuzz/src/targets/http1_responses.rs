@@ -121,7 +121,7 @@ async fn one(rig: &Rig, cuts: u8, scenes: &[(Asked, &[u8])]) {
     let handler = Arc::new(Taker::new());
     let proxy = Proxy::new(Arc::clone(&handler), Settings::default(), Hosts::default());
     let (client, accepted, peer) = rig.connection().await;
-    let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node);
+    let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node, Arc::default());
     let service = async {
         // Qbox dials at once, and no second time: the first request is no trigger.
         let (mut stream, _) = rig.service.accept().await.unwrap();

@@ -415,7 +415,7 @@ async fn one(rig: &Rig, cuts: u8, script: &Script) {
     let handler = Arc::new(Taker(Arc::clone(&taken)));
     let proxy = Proxy::new(handler, Settings::default(), Hosts::default());
     let (client, accepted, peer) = rig.connection().await;
-    let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node);
+    let relay = proxy.serve_captured(accepted, peer, rig.places[1], Via::Node, Arc::default());
     let service = async {
         let (stream, _) = rig.service.accept().await.unwrap();
         serve(stream, &served).await;

@@ -17,6 +17,16 @@ function Facts({ of }) {
   return html`<dl class="facts">${of.map(([name, value]) => html`<div><dt>${name}</dt><dd>${plain(value)}</dd></div>`)}</dl>`;
 }
 
+/** Each pod with whether it is captured, and why. */
+function rows(pods) {
+  const of = (list, badge, why) => (pods?.[list] ?? []).map((pod) => [pod, badge, pod[why]]);
+  return [
+    ...of("uncaptured", html`<span class="badge s-stuck">! no</span>`, "error"),
+    ...of("pods", html`<span class="badge s-committed">✓ yes</span>`, "why"),
+    ...of("left", html`<span class="badge">no</span>`, "why"),
+  ];
+}
+
 /** The view. */
 export function Node({ live }) {
   const second = Math.floor((live?.at ?? 0) / 2e6);
@@ -33,12 +43,16 @@ export function Node({ live }) {
     <div class="cards">
       <section class="card" aria-labelledby="capture"><h2 id="capture">Capture</h2>
         ${capture.mode === "ebpf"
-          ? html`<${Facts} of=${[["below", capture.cgroup], ["listeners' port", capture.port], ["pods captured", status.pods], ["not captured", status.uncaptured], ["last looked", status.checked == null ? "not yet" : `${status.checked} s ago`]]} />`
+          ? html`<${Facts} of=${[["below", capture.cgroups.join(", ")], ["listeners' port", capture.port], ["pods captured", status.pods], ["not captured", status.uncaptured], ["not enrolled", status.left], ["last looked", status.checked == null ? "not yet" : `${status.checked} s ago`]]} />`
           : html`<${Facts} of=${[["explicit mode, on", capture.listen]]} />`}
         ${capture.others?.length ? html`<h3>Programs of others on the same hooks</h3><ul>${capture.others.map((other) => html`<li>${other.program} (id ${other.id}) ${other.first ? "before" : "after"} Qbox's ${other.hook}, on <code>${other.cgroup}</code></li>`)}</ul>` : null}
         ${status.maps.length ? html`<table class="maps"><thead><tr><th scope="col">eBPF map</th><th scope="col" class="n">Holds</th><th scope="col" class="n">Of</th><th scope="col">Full</th></tr></thead>
           <tbody>${status.maps.map(({ map, entries, capacity }) => html`<tr><th scope="row">${map}</th><td class="n">${map === "events" ? bytes(entries) : entries}</td><td class="n">${map === "events" ? bytes(capacity) : capacity}</td><td><meter min="0" max=${capacity} high=${0.8 * capacity} value=${entries} aria-label="${map}: ${entries} of ${capacity}"></meter></td></tr>`)}</tbody></table>` : null}
       </section>
+      ${status.kubernetes ? html`<section class="card" aria-labelledby="kubernetes"><h2 id="kubernetes">Kubernetes</h2>
+        <${Facts} of=${[["API", status.kubernetes.away == null ? "answers" : `has not answered for ${status.kubernetes.away} s`], ...["node", "enroll", "pods", "enrolled"].map((key) => [key, status.kubernetes[key]])]} />
+        ${status.kubernetes.error ? html`<p class="trouble">${status.kubernetes.error}</p>` : null}
+      </section>` : null}
       <section class="card" aria-labelledby="journal"><h2 id="journal">Journal</h2>
         <${Facts} of=${[["health", sagas.broken ? `failed: ${sagas.broken}` : "well"], ["on disk", bytes(journal.size)], ["waits to be written", bytes(journal.queued)], ["events", journal.events], ["commits", journal.syncs], ["a commit takes", journal.syncs ? span(journal.commit_us) : null]]} />
       </section>
@@ -51,10 +65,10 @@ export function Node({ live }) {
       </section>
     </div>
     <section aria-labelledby="pods"><h2 id="pods">Pods</h2>
-      ${pods && !pods.pods.length && !pods.uncaptured.length ? html`<p class="empty">${capture.mode === "explicit" ? "Explicit mode: clients send to Qbox themselves, and nothing is captured." : "No pod yet: no process runs below the cgroup."}</p>` : html`<table class="pods">
+      ${pods && !pods.pods.length && !pods.uncaptured.length && !pods.left.length ? html`<p class="empty">${capture.mode === "explicit" ? "Explicit mode: clients send to Qbox themselves, and nothing is captured." : "No pod yet: no process runs below the cgroup."}</p>` : html`<table class="pods">
         <thead><tr><th scope="col">Pod</th><th scope="col">Captured</th><th scope="col">Cgroup</th><th scope="col" class="n">Network namespace</th></tr></thead>
-        <tbody>${[...(pods?.uncaptured ?? []), ...(pods?.pods ?? [])].map((pod) => html`<tr>
-          <th scope="row">${pod.name}</th><td>${pod.error ? html`<span class="badge s-stuck">! no</span> ${pod.error}` : html`<span class="badge s-committed">✓ yes</span>`}${(pod.before ?? []).map((each) => html` <span class="badge s-compensating">? after ${each.program} on ${each.hook}</span>`)}</td><td><code>${pod.cgroup}</code></td><td class="n">${pod.netns}</td></tr>`)}</tbody>
+        <tbody>${rows(pods).map(([pod, badge, why]) => html`<tr>
+          <th scope="row">${pod.name}</th><td>${badge} ${why}${(pod.before ?? []).map((each) => html` <span class="badge s-compensating">? after ${each.program} on ${each.hook}</span>`)}</td><td><code>${pod.cgroup}</code></td><td class="n">${pod.netns}</td></tr>`)}</tbody>
       </table>`}
     </section>`;
 }

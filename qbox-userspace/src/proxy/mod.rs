@@ -183,8 +183,9 @@ impl<H: Handler> Proxy<H> {
         self.inner.wake();
     }
 
-    /// Ends what is served: each connection once nothing is under way on it, all that are left after `grace`. What the
-    /// handler has begun goes on. The listeners are to be closed before.
+    /// Ends what is served: each connection with its next response, which says so, or once nothing was asked on it for
+    /// [`Settings::detect_timeout`]; all that are left after `grace`. What the handler has begun goes on. The listeners are to be
+    /// closed before.
     pub async fn drain(&self, grace: Duration) {
         self.inner.enter(Phase::Draining);
         if tokio::time::timeout(grace, self.inner.none_open()).await.is_err() {

@@ -9,6 +9,7 @@ use super::explicit::loops;
 use super::framing::Body;
 use super::head::{self, End};
 use super::sock::Cut;
+use super::inner::Phase as Life;
 use super::{Handler, Heard, http2, sock};
 use crate::upstream::{dial, resolve};
 use std::future::poll_fn;
@@ -22,6 +23,8 @@ use tokio::time::timeout;
 
 /// How long a client may take nothing of what a service has sent that has then broken its connection.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What a drain puts into the last response's head, before its own fields: some clients look at the first of a name alone.
+const CLOSE: &[u8] = b"Connection: close\r\n";
 
 /// A named place that no request is sent to.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,8 @@ enum Scan {
     Hold,
     /// The next bytes, so many, are not for the client.
     Swallow(usize),
+    /// The drain's own field goes here, before the head's other bytes, so many.
+    Close(usize),
     /// Both ends leave HTTP/1.
     Tunnel,
     /// A response that nobody asked for.
@@ -298,6 +303,10 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     }
                 }
                 Scan::Swallow(count) => self.buffer.skip(count),
+                Scan::Close(rest) => {
+                    sock::pass(link.client, CLOSE, Some(upstream), PATIENCE).await?;
+                    self.buffer.scan(rest);
+                }
                 Scan::Tunnel => {
                     counters.tunnels.add();
                     link.update(|state| (state.opaque, state.tunnel) = (true, true));
@@ -427,7 +436,14 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                         self.phase = Phase::Head { searched: 0 };
                         return (Scan::Swallow(end), done);
                     }
-                    self.buffer.scan(end);
+                    // A client that has heard it sends no further request on this connection: else one might be on its way
+                    // when the drain ends it (RFC 9112, 9.6).
+                    let last = self.link.inner.phase() != Life::Running
+                        && (response.keep && !tunnel && response.status >= 200)
+                        && (!state.taking && state.awaited.len() == done + 1);
+                    let line = head.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+                    let line = line.filter(|_| last);
+                    self.buffer.scan(line.unwrap_or(end));
                     if (tunnel || response.status >= 200)
                         && let Some(listener) = state.awaited.get_mut(done).and_then(|a| a.listener.take())
                     {
@@ -446,8 +462,11 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     if done == 0 {
                         state.started = true;
                     }
-                    state.closing |= !response.keep;
+                    state.closing |= last || !response.keep;
                     self.phase = Phase::Body(response.body);
+                    if let Some(line) = line {
+                        return (Scan::Close(end.saturating_sub(line)), done);
+                    }
                 }
             }
         }

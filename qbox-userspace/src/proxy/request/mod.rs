@@ -46,7 +46,7 @@ pub(super) enum RequestEnd {
     Unreachable,
     /// There is no way on in which both sides understand the same: both are reset.
     Reset,
-    /// Nothing was under way, and the proxy drains; or nothing was ever asked for.
+    /// Nothing was under way for a while, and the proxy drains; or nothing was ever asked for.
     Idle,
     /// The client speaks HTTP/2, and whether there is an upstream is known.
     Http2,
@@ -75,7 +75,7 @@ enum Read {
     Opaque,
     /// Too late for a first line, or for the rest of a head.
     Late,
-    /// Nothing is under way, and the proxy drains.
+    /// Nothing is under way, the client knows that nothing more may be, and the proxy drains.
     Drained,
 }
 
@@ -277,8 +277,10 @@ impl<'a, H: Handler> RequestSide<'a, H> {
         let detecting = matches!(phase, Phase::Detect);
         let was_empty = buffer.is_empty();
         let read = poll_fn(|context| {
-            let (opaque, failed, idle) =
-                link.peek(|state| (state.opaque && !in_body, state.failed(), state.idle()));
+            let (opaque, failed, idle, closing) = link.peek(|state| {
+                let opaque = state.opaque && !in_body;
+                (opaque, state.failed(), state.idle(), state.closing)
+            });
             if opaque {
                 return Poll::Ready(Read::Opaque);
             }
@@ -294,20 +296,20 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             }
             let draining = link.phase() != Life::Running;
             if idle && buffer.is_empty() {
-                if draining && !detecting {
+                // The client knows: it has heard so with the last response.
+                if draining && closing {
                     return Poll::Ready(Read::Drained);
                 }
                 buffer.rest();
             }
             let limit = match (detecting, buffer.is_empty()) {
                 (true, false) => settings.detect_timeout,
-                // The first request of a connection that has just come is on its way, and would be lost.
-                (true, true) if draining => settings.detect_timeout,
                 (false, false) => settings.head_timeout,
                 // The service can't be reached; the client may still ask for a saga.
                 (_, true) if failed => settings.detect_timeout,
-                // Its first request may be on its way, and no client expects a new connection to end unheard.
-                (true, true) if draining => settings.detect_timeout,
+                // A request may be on its way, and would be lost: the first of a new connection, or of a client in the middle of
+                // many, which hears with its answer that it is the last.
+                (_, true) if draining && idle => settings.detect_timeout,
                 (_, true) => return Poll::Pending,
             };
             let late = late.get_or_insert_with(|| Box::pin(sleep(limit)));

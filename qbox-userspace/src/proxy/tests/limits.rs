@@ -39,7 +39,8 @@ async fn a_drain_lets_exchanges_end() {
     let drained = tokio::spawn(async move { proxy.drain(PATIENCE).await });
     idle.expect_end().await;
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
-    busy.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await;
+    busy.expect("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n")
+        .await;
     server.send("hi").await;
     busy.expect("hi").await;
     busy.expect_end().await;
@@ -67,12 +68,15 @@ async fn a_drain_serves_those_that_have_just_come() {
     fresh.send("GET / HTTP/1.1\r\n\r\n").await;
     server.expect("GET / HTTP/1.1\r\n\r\n").await;
     server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-    fresh.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
+    fresh
+        .expect("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        .await;
     fresh.expect_end().await;
     silent.expect_end().await;
     timeout(PATIENCE, drained).await.unwrap().unwrap();
 }
 
+/// A client that is in the middle of many requests loses none: the drain ends with an answer, and says so in it.
 #[tokio::test]
 async fn a_drain_hears_what_is_on_its_way() {
     let rig = Rig::with(Settings {
@@ -82,21 +86,39 @@ async fn a_drain_hears_what_is_on_its_way() {
     .await;
     let (mut new, mut server) = rig.pair().await;
     let (mut kept, mut other) = rig.pair().await;
+    let (mut quick, mut third) = rig.pair().await;
     kept.send("GET / HTTP/1.1\r\n\r\n").await;
     other.expect("GET / HTTP/1.1\r\n\r\n").await;
     other.send("HTTP/1.1 204 No Content\r\n\r\n").await;
     kept.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
     let proxy = rig.proxy.clone();
     let drained = tokio::spawn(async move { proxy.drain(PATIENCE).await });
-    // One that was served ends at once, and a client knows that it may; one that is new is heard.
-    kept.expect_end().await;
-    new.send("GET / HTTP/1.1\r\n\r\n").await;
-    server.expect("GET / HTTP/1.1\r\n\r\n").await;
-    server
-        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    while rig.proxy.inner.phase() == crate::proxy::Phase::Running {
+        tokio::task::yield_now().await;
+    }
+    for (client, server) in [(&mut kept, &mut other), (&mut new, &mut server)] {
+        client.send("GET / HTTP/1.1\r\n\r\n").await;
+        server.expect("GET / HTTP/1.1\r\n\r\n").await;
+        server
+            .send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")
+            .await;
+        client
+            .expect("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi")
+            .await;
+        client.expect_end().await;
+    }
+    // Only the last of several says it.
+    quick.send("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await;
+    third
+        .expect("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
         .await;
-    new.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
-    new.expect_end().await;
+    third
+        .send("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    quick
+        .expect("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    quick.expect_end().await;
     timeout(PATIENCE, drained).await.unwrap().unwrap();
 }
 

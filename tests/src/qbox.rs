@@ -119,6 +119,25 @@ impl Qbox {
         Self::spawn(command, self.folder.clone(), &["--takeover"])?.when_ready()
     }
 
+    /// Starts another with the same files that takes this one's place, and stands by when another has taken its own; waits until
+    /// it has.
+    ///
+    /// # Errors
+    /// As [`Qbox::take_over`].
+    pub fn roll_out(&self, node: &Node) -> Result<Self> {
+        self.begin_to_roll_out(node)?.when_ready()
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// The binary is missing.
+    pub fn begin_to_roll_out(&self, node: &Node) -> Result<Self> {
+        let mut command = node.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        Self::spawn(command, self.folder.clone(), &["--standby"])
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -170,6 +189,17 @@ impl Qbox {
             folder,
             admin,
         })
+    }
+
+    /// Waits until it is the one that has the place, again or for the first time.
+    ///
+    /// # Errors
+    /// It ends, or isn't in time.
+    pub fn wait_for_turn(&mut self) -> Result<()> {
+        let turn = wait_for("Qbox to have its place", DEADLINE, || {
+            Ok(self.is_ready()?.then_some(()))
+        });
+        turn.with_context(|| format!("Qbox's log:\n{}", self.log()))
     }
 
     /// Waits until it is ready.

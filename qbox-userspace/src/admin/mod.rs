@@ -17,10 +17,12 @@ mod metrics;
 mod observed;
 mod page;
 mod peer;
+mod probes;
 mod problem;
 mod query;
 mod routes;
 mod socket;
+mod standby;
 mod token;
 mod view;
 
@@ -29,6 +31,8 @@ pub use handover::HandOver;
 pub use history::{EventView, SagaView, StepView};
 pub use log::LogFilter;
 pub use metrics::{Tally, Traffic};
+pub use probes::Probes;
+pub use standby::{StandBy, Standing};
 pub use token::{Token, TokenError, read_token};
 pub use view::{Before, Capture, Kubernetes, Other, Pod, Status};
 
@@ -101,6 +105,8 @@ pub struct Node {
     pub log: LogFilter,
     /// Lets another Qbox take this one's place.
     pub handover: HandOver,
+    /// Tells one that stands by how it stands.
+    pub standby: StandBy,
 }
 
 impl std::fmt::Debug for Node {

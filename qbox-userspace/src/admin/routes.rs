@@ -14,6 +14,7 @@ use super::observed;
 use super::page;
 use super::peer::Peer;
 use super::problem::problem;
+use super::standby::standby;
 use super::token::Token;
 use super::view::{Before, JournalView, MapView, Pod, StandingView, Status};
 use crate::runner::Runner;
@@ -60,6 +61,7 @@ pub(super) fn all() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/reload", post(reload)),
         ("/api/v1/log", get(log::told).put(log::changed)),
         ("/api/v1/handover", post(handover)),
+        ("/api/v1/standby", post(standby)),
     ]
 }
 

@@ -74,6 +74,7 @@ pub(super) fn node() -> Node {
             let (done, waits) = tokio::sync::oneshot::channel();
             done.send(2).ok().map(|()| waits)
         }),
+        standby: Box::new(|| None),
     }
 }
 
@@ -209,6 +210,55 @@ async fn a_handover_is_asked_on_the_unix_socket_alone() {
     };
     let (admin, _folder) = start(&runner(), none);
     assert_eq!(exchange(&admin, "POST", path, "{}").0, 409);
+}
+
+#[tokio::test]
+async fn one_that_stands_by_is_told_how_it_stands() {
+    let (tell, _) = tokio::sync::watch::channel(Standing::On);
+    let tell = Arc::new(tell);
+    let standing = Arc::clone(&tell);
+    let (admin, _folder) = start(&runner(), node());
+    let path = "/api/v1/standby";
+    assert_eq!(exchange(&admin, "POST", path, "{}").0, 409);
+    let node = Node {
+        standby: Box::new(move || Some(standing.subscribe())),
+        ..node()
+    };
+    let (admin, _folder) = start(&runner(), node);
+    let follow = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(admin.socket().unwrap()).unwrap();
+        let patience = std::time::Duration::from_secs(20);
+        stream.set_read_timeout(Some(patience)).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+        )
+        .unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
+        assert!(lines.next().unwrap().unwrap().starts_with("HTTP/1.0 200"));
+        while !lines.next().unwrap().unwrap().is_empty() {}
+        assert_eq!(lines.next().unwrap().unwrap(), "");
+        lines
+    };
+    let mut lines = follow();
+    assert_eq!(tell.receiver_count(), 1);
+    tell.send_replace(Standing::Stopping);
+    let said: Vec<String> = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .filter(|line| !line.is_empty())
+        .collect();
+    assert_eq!(said, ["stopping"]);
+    // One that has gone isn't counted for long.
+    tell.send_replace(Standing::On);
+    drop(follow());
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while tell.receiver_count() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

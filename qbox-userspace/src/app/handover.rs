@@ -9,7 +9,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -58,7 +58,11 @@ pub(super) fn find(socket: &Path) -> Result<Option<Predecessor>> {
             socket.display()
         )
     };
-    let (_, body) = ask(stream, "GET", "/api/v1/status").with_context(asked)?;
+    let (_, body) = match ask(stream, "GET", "/api/v1/status") {
+        // It ended while it was asked.
+        Err(error) if is_end(&error) => return Ok(None),
+        answer => answer.with_context(asked)?,
+    };
     let Status { pid, capture } = serde_json::from_slice(&body).with_context(asked)?;
     Ok(Some(Predecessor {
         socket: socket.to_owned(),
@@ -89,8 +93,14 @@ impl Predecessor {
     }
 }
 
+/// Whether nothing was heard because the other end is gone.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 /// One request: the answer's status and body.
-fn ask(mut stream: UnixStream, method: &str, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
+fn ask(mut stream: UnixStream, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     // HTTP/1.0: the answer ends with the connection, and is not chunked (RFC 9112, 6.1).
@@ -100,7 +110,10 @@ fn ask(mut stream: UnixStream, method: &str, path: &str) -> std::io::Result<(u16
     )?;
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
-    parse(&answer).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+    if answer.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    parse(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
@@ -136,6 +149,16 @@ mod tests {
     #[test]
     fn nobody_is_there() {
         assert!(find(Path::new("/nonexistent/admin.sock")).unwrap().is_none());
+    }
+
+    #[test]
+    fn one_that_ends_while_it_is_asked_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let hangs_up = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        assert!(find(&path).unwrap().is_none());
+        hangs_up.join().unwrap();
     }
 
     #[tokio::test]

@@ -10,30 +10,31 @@ mod enrolment;
 mod entrance;
 mod handover;
 mod logs;
+mod parts;
 mod reload;
 mod signals;
 mod spans;
+mod standby;
 mod watch;
 
 use crate::admin::{self, Admin, Node};
 use crate::config::{self, CaptureMode, Config, Loaded, LoadedSaga, Store};
 use crate::gateway::{Definition, Gateway};
-use crate::journal::{
-    Coming, Durable, Journal, JournalError, Memory, OpenError, Page, Retention, Split, durable,
-};
-use crate::keys::Keys;
+use crate::journal::{Coming, Durable, JournalError, Page};
 use crate::observe::Observer;
-use crate::proxy::{self, Proxy};
-use crate::runner::{self, Filter, Recovered, Retain, Runner, State, Triggers};
+use crate::proxy::Proxy;
+use crate::runner::{self, Filter, Recovered, Runner, State, Triggers};
 use crate::saga::{Durability, Plan};
-use crate::telemetry::Spans;
-use crate::upstream::{self, Breaker, Hosts, Services, Upstream};
+use crate::upstream::Services;
 use anyhow::Context;
 use enrolment::Enrolment;
 use entrance::Entrance;
+use parts::{hosts, journal, keys, proxy_settings, runner, upstream};
 use reload::Reloader;
 use signals::Signals;
-use std::io::{ErrorKind, IsTerminal, Write};
+use standby::Succession;
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -49,6 +50,8 @@ pub struct Options {
     pub explicit: bool,
     /// Take the place of the Qbox that runs, if one does.
     pub takeover: bool,
+    /// Do so, and when another has taken this one's, stand by to take it again.
+    pub standby: bool,
 }
 
 /// How long a connection that was turned just before the end may take to arrive. It is the kernel's own loopback: without
@@ -67,6 +70,21 @@ pub use clean::clean;
 /// # Errors
 /// Something that it needs is missing, or wrong in its files.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    let files = read(options)?;
+    let level = Arc::new(logs::start(&files.0.log)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("qbox")
+        .build()
+        .context("can't start the worker threads")?;
+    let ended = runtime.block_on(turns(options, files, &level));
+    // After an orderly end nothing is left; after a second signal nobody waits for what is.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    ended
+}
+
+/// The files, if they are fit to run; what they are warned of is drawn.
+fn read(options: &Options) -> anyhow::Result<(Config, Vec<LoadedSaga>)> {
     let Loaded {
         mut config,
         sagas,
@@ -81,16 +99,39 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.explicit {
         config.capture.mode = CaptureMode::Explicit;
     }
-    let level = Arc::new(logs::start(&config.log)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("qbox")
-        .build()
-        .context("can't start the worker threads")?;
-    let ended = runtime.block_on(serve(options, &config, sagas, level));
-    // After an orderly end nothing is left; after a second signal nobody waits for what is.
-    runtime.shutdown_timeout(LAST_MOMENT);
-    ended
+    Ok((config, sagas))
+}
+
+/// Runs once, or as often as it is this one's turn.
+async fn turns(
+    options: &Options,
+    files: (Config, Vec<LoadedSaga>),
+    level: &Arc<logs::Level>,
+) -> anyhow::Result<()> {
+    // First of all, so that no signal ends a Qbox that is half there.
+    let mut signals = Signals::new()?;
+    let (mut config, mut sagas) = files;
+    let mut has_run = false;
+    loop {
+        let mut ours = false;
+        match serve(options, &config, sagas, Arc::clone(level), &mut signals).await {
+            Ok(Ended::HandedOver { ours: again }) if options.standby => (has_run, ours) = (true, again),
+            Ok(Ended::HandedOver { .. } | Ended::Stopped) => return Ok(()),
+            Ok(Ended::CutOff { left }) => {
+                anyhow::bail!("stopped by a second signal, with {left} sagas in flight")
+            }
+            // Another was faster. One that could never run must not stand by as if it could.
+            Err(error) if has_run && standby::is_another(&config.admin.socket) => {
+                tracing::warn!(error = format!("{error:#}"), "can't take another Qbox's place");
+            }
+            Err(error) => return Err(error),
+        }
+        if !ours && standby::wait(&config, &mut signals).await == standby::Turn::Stopped {
+            return Ok(());
+        }
+        // They may have changed.
+        (config, sagas) = read(options)?;
+    }
 }
 
 fn draw(report: &config::Report) {
@@ -106,9 +147,8 @@ async fn serve(
     config: &Config,
     sagas: Vec<LoadedSaga>,
     level: Arc<logs::Level>,
-) -> anyhow::Result<()> {
-    // First of all, so that no signal ends a Qbox that is half there.
-    let mut signals = Signals::new()?;
+    signals: &mut Signals,
+) -> anyhow::Result<Ended> {
     if sagas.is_empty() {
         tracing::warn!(folder = %config.sagas.display(), "no saga is defined: everything passes through");
     }
@@ -138,19 +178,31 @@ async fn serve(
     // Not the other way round, or neither would ever go.
     let triggers: Weak<dyn Triggers> = Arc::downgrade(&(Arc::clone(&gateway) as Arc<dyn Triggers>));
     runner.know(triggers);
-    let before = match options.takeover {
+    let before = match options.takeover || options.standby {
         true => handover::find(&config.admin.socket)?,
         false => None,
     };
     let start = match before {
         Some(before) => {
+            if config.journal.store == Store::Disk {
+                // As long as the other one has it, and goes on if it can't be used here.
+                Durable::look(&config.state_dir)
+                    .context("the running Qbox's journal (`state_dir`) is none for this one")?;
+            }
             runner.hold();
             Start::After(before)
         }
         // Before anything is captured: a second Qbox on the node ends here, and no pod notices.
         None => {
-            let admin = bind(config)?;
-            coming.came(journal(config)?);
+            // Another's last moment is waited for, where it may be the reason that this one starts.
+            let (admin, journal) = match options.standby {
+                true => {
+                    let admin = handover::patiently(|| bind(config)).await?;
+                    (admin, handover::patiently(|| journal(config)).await?)
+                }
+                false => (bind(config)?, journal(config)?),
+            };
+            coming.came(journal);
             recover(&runner);
             Start::Alone(admin)
         }
@@ -179,6 +231,8 @@ async fn serve(
         Start::After(before) => take_over(before, config, &coming, &runner).await?,
     };
     let (ask, mut asked) = mpsc::channel(1);
+    let succession = Succession::default();
+    let successors = succession.clone();
     let can_hand_over = entrance.can_hand_over();
     let (told, again) = (Arc::clone(&reloader), Arc::clone(&reloader));
     let node = Node {
@@ -203,6 +257,7 @@ async fn serve(
             let (done, waits) = oneshot::channel();
             (can_hand_over && ask.try_send(done).is_ok()).then_some(waits)
         }),
+        standby: Box::new(move || can_hand_over.then(|| successors.follow())),
     };
     let admin = Admin::start(admin, runner.clone(), node)?;
     tracing::info!(
@@ -212,13 +267,19 @@ async fn serve(
         "ready: {entrance}"
     );
     watch::start(&reloader).context("can't start the thread that watches the files")?;
-    let next: Option<oneshot::Sender<usize>> = tokio::select! {
-        () = signals.next(|| reload_at_once(&reloader)) => None,
-        next = asked.recv() => next,
+    let (next, told): (Option<oneshot::Sender<usize>>, bool) = tokio::select! {
+        () = signals.next(|| reload_at_once(&reloader)) => (None, true),
+        next = asked.recv() => (next, false),
     };
     let closing = Arc::clone(&reloader);
     tokio::task::spawn_blocking(move || closing.close()).await?;
+    // It was handed over, and is this one's turn again before its connections have ended.
+    let ours = Cell::new(false);
     let drain = async {
+        let next = match next {
+            Some(done) => Some(done),
+            None => succession.find(&mut asked).await,
+        };
         match next {
             None => {
                 tracing::info!(grace = ?config.grace, "stopping: no new connections; a second signal ends this at once");
@@ -236,23 +297,68 @@ async fn serve(
                 tracing::info!(grace = ?config.grace, "handing over: another Qbox takes this one's place");
                 entrance.hand_over();
                 tokio::time::sleep(ARRIVAL).await;
-                tokio::join!(hand_over(config, &runner, admin, done), proxy.drain(config.grace));
+                let (gone, is_gone) = oneshot::channel::<()>();
+                let follow = async {
+                    hand_over(config, &runner, &succession, admin, done).await;
+                    drop(gone);
+                    if options.standby {
+                        standby::ours(config).await;
+                        ours.set(true);
+                    }
+                    std::future::pending::<()>().await;
+                };
+                let drained = async { tokio::join!(proxy.drain(config.grace), is_gone) };
+                tokio::select! {
+                    _ = drained => {}
+                    () = follow => {}
+                }
                 tracing::info!("handed over, and the connections that were here have ended");
             }
         }
     };
-    let ended = tokio::select! {
-        () = drain => Ok(()),
-        () = signals.next(|| {}) => {
+    // Who hands over of its own accord ends its connections all the same once it is told to stop, as kubelet does when the next
+    // pod is ready; a second signal is one too many.
+    let told = Cell::new(told);
+    let second = async {
+        if !told.get() {
+            signals.next(|| {}).await;
+            told.set(true);
+            tracing::info!("told to stop: ending once the connections have");
+        }
+        signals.next(|| {}).await;
+    };
+    tokio::select! {
+        () = drain => {}
+        () = second => {
             name_left(&runner, config.journal.store);
             let left = runner.health().in_flight;
-            Err(anyhow::anyhow!("stopped by a second signal, with {left} sagas in flight"))
+            return Ok(Ended::CutOff { left });
         }
-    };
-    if let (Some(spans), Ok(())) = (spans, &ended) {
+    }
+    if let Some(spans) = spans {
         spans.close(spans::LAST).await;
     }
-    ended
+    Ok(match told.get() {
+        true => Ended::Stopped,
+        false => Ended::HandedOver { ours: ours.get() },
+    })
+}
+
+/// How a Qbox's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// Another one has taken its place.
+    HandedOver {
+        /// It is to be taken again at once.
+        ours: bool,
+    },
+    /// It was told to stop again, with so many sagas in flight.
+    CutOff {
+        /// How many.
+        left: usize,
+    },
 }
 
 /// How this Qbox came to run.
@@ -317,7 +423,13 @@ fn for_sagas(config: &Config) -> Duration {
 }
 
 /// Lets go of what only one Qbox can have, and says so: sagas, the journal, the admin sockets.
-async fn hand_over(config: &Config, runner: &Runner, admin: Admin, done: oneshot::Sender<usize>) {
+async fn hand_over(
+    config: &Config,
+    runner: &Runner,
+    succession: &Succession,
+    admin: Admin,
+    done: oneshot::Sender<usize>,
+) {
     let patience = match config.journal.store {
         Store::Disk => for_sagas(config).min(handover::SAGAS),
         // Nobody could take them up.
@@ -328,9 +440,10 @@ async fn hand_over(config: &Config, runner: &Runner, admin: Admin, done: oneshot
         name_left(runner, config.journal.store);
     }
     runner.release().await;
+    succession.handed_over();
     // Who asked may have gone.
     let _ = done.send(left);
-    // For the answer to be on its way.
+    // For the answers to be on their way.
     tokio::time::sleep(ARRIVAL).await;
     drop(admin);
 }
@@ -364,116 +477,5 @@ fn name_left(runner: &Runner, store: Store) {
                 tracing::error!(saga = %id, name, ?state, "saga cut off: what it has done so far is not undone");
             }
         }
-    }
-}
-
-/// The hosts file, if there is one.
-fn hosts(config: &Config) -> anyhow::Result<Hosts> {
-    let Some(path) = &config.upstream.hosts else {
-        return Ok(Hosts::default());
-    };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("can't read {} (`hosts` of [upstream])", path.display()))?;
-    Ok(Hosts::parse(&text))
-}
-
-/// How much is kept of finished sagas with `durability = "none"`, in bytes.
-const MEMORY_BESIDE_DISK: usize = 8 << 20;
-
-/// The journal that the configuration asks for. It never falls back on memory by itself.
-fn journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
-    let (open, keep) = (config.limits.sagas_in_flight, config.journal.keep);
-    let memory = |bytes| {
-        Memory::new(Retention {
-            open,
-            bytes,
-            age: keep,
-            ..Retention::default()
-        })
-    };
-    match config.journal.store {
-        Store::Disk => {
-            let opened = Durable::open(&config.state_dir, durable::Settings { open, keep });
-            let journal = opened.map_err(|error| {
-                let denied = matches!(&error, OpenError::Folder { source, .. }
-                    if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));
-                match denied {
-                    true => anyhow::anyhow!(
-                        "{error}; name a folder that this process may write with `state_dir`, or, to try Qbox out \
-                         without a journal that survives it, set `store = \"memory\"` in [journal]"
-                    ),
-                    false => anyhow::Error::new(error).context("no journal (`state_dir`)"),
-                }
-            })?;
-            tracing::debug!(file = %journal.path().display(), "journal");
-            Ok(Arc::new(Split::new(journal, memory(MEMORY_BESIDE_DISK))))
-        }
-        Store::Memory => {
-            tracing::warn!("the journal is in memory: when Qbox ends, sagas in flight are lost half-way");
-            Ok(Arc::new(memory(Retention::default().bytes)))
-        }
-    }
-}
-
-/// The keys that the configuration names, or one that ends with this process.
-fn keys(config: &Config) -> anyhow::Result<Keys> {
-    match &config.secrets.key_file {
-        Some(path) => Keys::read(path)
-            .with_context(|| format!("no keys in {} (`key_file` of [secrets])", path.display())),
-        None => Keys::in_memory().context("no key for secrets"),
-    }
-}
-
-fn upstream(config: &Config, hosts: Hosts) -> Upstream {
-    let limits = &config.limits;
-    Upstream::new(upstream::Settings {
-        hosts,
-        max_idle_per_upstream: limits.upstream_connections,
-        idle_timeout: config.upstream.idle_timeout,
-        connect_timeout: config.upstream.connect_timeout,
-        response_body: limits.response_body,
-        max_calls_per_upstream: config.upstream.concurrency,
-        linger: config.upstream.linger,
-        max_lingering: config.upstream.lingering,
-        breaker: Breaker {
-            failures: config.upstream.breaker.failures,
-            open_for: config.upstream.breaker.open_for,
-        },
-        ..upstream::Settings::default()
-    })
-}
-
-fn runner(
-    config: &Config,
-    keys: Keys,
-    journal: Arc<dyn Journal>,
-    upstream: Upstream,
-    spans: Option<Spans>,
-) -> Runner {
-    let settings = runner::Settings {
-        in_flight: config.limits.sagas_in_flight,
-        steps_in_flight: config.limits.steps_in_flight,
-        retain: Retain {
-            age: config.journal.keep,
-            ..Retain::default()
-        },
-        secrets: Arc::new(config.secrets.names()),
-        keys: Arc::new(keys),
-        spans,
-        ..runner::Settings::default()
-    };
-    Runner::new(journal, upstream, settings)
-}
-
-fn proxy_settings(config: &Config, admin: SocketAddr) -> proxy::Settings {
-    proxy::Settings {
-        head: config.limits.head,
-        connections: config.limits.connections,
-        streams: config.limits.http2_streams,
-        detect_timeout: config.proxy.detect_timeout,
-        head_timeout: config.proxy.head_timeout,
-        connect_timeout: config.proxy.connect_timeout,
-        private: Some(admin),
-        ..proxy::Settings::default()
     }
 }

@@ -77,6 +77,9 @@ struct Run {
     /// Take the place of the Qbox that runs on this node with the same configuration, if one does: an upgrade without a gap.
     #[arg(long, conflicts_with = "explicit")]
     takeover: bool,
+    /// As --takeover; and when another has taken this one's place, stand by: take it again once that one is told to stop, or ends.
+    #[arg(long, conflicts_with = "explicit")]
+    standby: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -265,10 +268,12 @@ pub fn main() -> ExitCode {
             config,
             explicit,
             takeover,
+            standby,
         }) => app::run(&app::Options {
             config,
             explicit,
             takeover,
+            standby,
         })
         .map(|()| ExitCode::SUCCESS),
         Command::Clean(Clean { config, all, json }) => app::clean(&config, all).map(|gone| {

@@ -1,9 +1,10 @@
-//! The manifests of config/kubernetes: rendered by kubectl, held to the published schemas, mounted as kubelet does and read by the
-//! real binary; and what the hardened overlay grants is enough to capture.
+//! The manifests of config/kubernetes: rendered by kubectl and by Helm, which must agree, held to the published schemas, mounted as
+//! kubelet does and read by the real binary; and what the hardened overlay grants is enough to capture.
 
 use anyhow::{Context, Result, ensure};
 use qbox_tests::{World, workspace};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -60,6 +61,55 @@ impl Rendered {
             objects: serde_json::from_str(&text)?,
             _folder: folder,
         })
+    }
+
+    /// The chart.
+    fn chart(values: &Value) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("all.yaml");
+        let render = "import json, sys, yaml; from helm_python import Chart, lint\n\
+                      path, values, file = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]\n\
+                      found = lint(path, values, strict=True, namespace='qbox', kube_version='v1.30.0')\n\
+                      assert not found['errors'] and all(one['severity'] < 2 for one in found['messages']), found\n\
+                      texts = Chart.load(path).render(values, name='qbox', namespace='qbox').values()\n\
+                      objects = [one for text in texts for one in yaml.safe_load_all(text) if one]\n\
+                      yaml.safe_dump_all(objects, open(file, 'w')); print(json.dumps(objects))";
+        let mut python = Command::new(tool("python"));
+        python
+            .args(["-c", render])
+            .arg(workspace().join(MANIFESTS).join("helm"));
+        let text = read(python.arg(values.to_string()).arg(&file))?;
+        Ok(Self {
+            file,
+            objects: serde_json::from_str(&text)?,
+            _folder: folder,
+        })
+    }
+
+    /// Each object by its kind and name, without the part of a name that changes with a text.
+    fn by_name(&self) -> Result<BTreeMap<String, Value>> {
+        let mut all = BTreeMap::new();
+        for object in &self.objects {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let text = object.to_string();
+            let text = match self.object("ConfigMap", "qbox-config") {
+                Ok(config) => {
+                    let named = config["metadata"]["name"].as_str().context("no name")?;
+                    text.replace(named, "qbox-config")
+                }
+                Err(_) => text,
+            };
+            let name = match name.starts_with("qbox-config") {
+                true => "qbox-config",
+                false => name,
+            };
+            let key = format!("{} {name}", object["kind"].as_str().unwrap_or_default());
+            ensure!(
+                all.insert(key.clone(), serde_json::from_str(&text)?).is_none(),
+                "{key} twice"
+            );
+        }
+        Ok(all)
     }
 
     fn of(name: &str) -> Result<Self> {
@@ -173,16 +223,63 @@ fn the_api_is_asked_only_where_labels_choose_pods_and_only_for_pods() -> Result<
 #[test]
 fn the_manifests_hold_to_the_published_schemas() -> Result<()> {
     let (_folder, enrolment) = enrolment()?;
+    let chart = |hardened: bool| Rendered::chart(&json!({ "hardened": hardened, "createNamespace": true }));
     for (name, rendered) in [
         ("base", Rendered::of("base")?),
         ("hardened", Rendered::of("hardened")?),
         ("enrollment", enrolment),
+        ("the chart, privileged", chart(false)?),
+        ("the chart", chart(true)?),
     ] {
         for version in KUBERNETES {
             let mut validate = Command::new(tool("kubernetes-validate"));
             read(validate.args(["--strict", "-k", version]).arg(&rendered.file)).with_context(|| name)?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_chart_and_the_kustomizations_agree() -> Result<()> {
+    for (name, hardened) in [("base", false), ("hardened", true)] {
+        let chart = Rendered::chart(&json!({ "hardened": hardened, "createNamespace": true }))?;
+        assert_eq!(chart.by_name()?, Rendered::of(name)?.by_name()?, "{name}");
+    }
+    let (_folder, overlay) = overlay()?;
+    let saga = fs::read_to_string(workspace().join(qbox_tests::BOOK_TRIP))?;
+    let values = json!({ "createNamespace": true, "podMonitor": true, "sagas": { "book-trip.toml": saga } });
+    let chart = Rendered::chart(&values)?;
+    let (mut chart, mut overlay) = (chart.by_name()?, overlay.by_name()?);
+    // The component of kustomize gives it no label of ours, nor needs one.
+    for all in [&mut chart, &mut overlay] {
+        let monitor = all.get_mut("PodMonitor qbox").context("no PodMonitor")?;
+        monitor["metadata"]
+            .as_object_mut()
+            .context("no metadata")?
+            .remove("labels");
+    }
+    assert_eq!(chart, overlay);
+
+    // What can be set is set, and in all places.
+    let values = json!({
+        "image": { "repository": "registry.example/qbox", "tag": "9" }, "cgroupDriver": "cgroupfs",
+        "imagePullSecrets": [{ "name": "pull" }], "nodeSelector": { "a": "b" }, "adminSecret": "other", "prometheusNamespace": "metrics"
+    });
+    let chart = Rendered::chart(&values)?;
+    assert_eq!(chart.host_path("/run/kubepods")?, "/sys/fs/cgroup/kubepods");
+    let pod = chart.pod()?;
+    assert_eq!(pod["containers"][0]["image"], "registry.example/qbox:9");
+    assert_eq!(pod["imagePullSecrets"], values["imagePullSecrets"]);
+    assert_eq!(pod["nodeSelector"], values["nodeSelector"]);
+    let config = chart.object("ConfigMap", "qbox-config")?["data"]["qbox.toml"].as_str();
+    ensure!(
+        config.is_some_and(|text| text.contains("cgroup = \"/sys/fs/cgroup/kubepods\"")),
+        "{config:?}"
+    );
+    let error = Rendered::chart(&json!({ "hardend": true }))
+        .map(|_| ())
+        .unwrap_err();
+    assert!(format!("{error:#}").contains("hardend"), "{error:#}");
     Ok(())
 }
 
@@ -239,9 +336,31 @@ fn what_an_overlay_mounts_is_fit_to_run_and_agrees_with_the_pod() -> Result<()> 
     let killed = pod["terminationGracePeriodSeconds"]
         .as_u64()
         .context("no grace period")?;
+    // One that stands by has 10 s to take over.
     assert!(
-        grace + 5 <= killed,
-        "kubelet kills after {killed} s a Qbox that may wait for {grace} s"
+        10 + grace + 5 <= killed,
+        "kubelet kills after {killed} s a Qbox that may wait for 10 s and {grace} s"
+    );
+    let alive = &container["livenessProbe"];
+    let alive = alive["periodSeconds"]
+        .as_u64()
+        .zip(alive["failureThreshold"].as_u64());
+    ensure!(
+        alive.is_some_and(|(period, failures)| period * (failures - 1) > grace),
+        "kubelet restarts a Qbox that hands over"
+    );
+    let rolling = &rendered.object("DaemonSet", "qbox")?["spec"]["updateStrategy"]["rollingUpdate"];
+    assert_eq!(
+        rolling,
+        &json!({ "maxSurge": 1, "maxUnavailable": 0 }),
+        "the next one takes over"
+    );
+    let args = container["args"].as_array().context("no args")?;
+    ensure!(args.contains(&json!("--standby")), "{args:?}");
+    assert_eq!(
+        rendered.host_path("/run/qbox")?,
+        "/run/qbox",
+        "where both find the admin socket"
     );
     assert_eq!(rendered.host_path("/run/kubepods")?, has("cgroup")?);
     assert_eq!(rendered.host_path("/sys/fs/cgroup")?, "/sys/fs/cgroup");

@@ -118,6 +118,14 @@ impl Durable {
         Self::start(held, connections, settings)
     }
 
+    /// Whether [`Durable::open`] could open the journal in `folder` once another Qbox lets go of it, as far as versions go.
+    ///
+    /// # Errors
+    /// [`OpenError`]: it is of a later version, damaged, or can't be read.
+    pub fn look(folder: &Path) -> Result<(), OpenError> {
+        schema::look(folder)
+    }
+
     fn start(
         held: schema::Held,
         connections: schema::Connections,

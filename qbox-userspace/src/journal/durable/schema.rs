@@ -171,15 +171,6 @@ pub(super) fn open(held: &Held) -> Result<Connections, OpenError> {
     })?;
     let of = |source| fault(&path, source);
     let mut writer = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(of)?;
-    let application: i32 = writer
-        .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(of)?;
-    if application != APPLICATION {
-        return Err(OpenError::Damaged {
-            path,
-            cause: "it is not Qbox's (its application_id differs)".to_owned(),
-        });
-    }
     let found = version(&writer, &path)?;
     write_ahead(&writer).map_err(of)?;
     migrate(&mut writer, &path, found)?;
@@ -249,8 +240,28 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_size_limit", 64 << 20)
 }
 
-/// The tables' version; an error if this Qbox doesn't know it.
+/// Whether this Qbox knows the version of the file in a directory that another one holds. Where there is none it can be made.
+pub(super) fn look(folder: &Path) -> Result<(), OpenError> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Ok(());
+    }
+    let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let connection = connection.map_err(|source| fault(&path, source))?;
+    version(&connection, &path).map(drop)
+}
+
+/// The tables' version; an error if they are not Qbox's, or this Qbox doesn't know it.
 fn version(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let application: i32 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(|source| fault(path, source))?;
+    if application != APPLICATION {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            cause: "it is not Qbox's (its application_id differs)".to_owned(),
+        });
+    }
     let found: i32 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|source| fault(path, source))?;

@@ -313,6 +313,7 @@ fn files_that_are_none_of_ours() {
         let folder = tempfile::tempdir().unwrap();
         prepare(&folder.path().join("journal.db"));
         let before = fs::read(folder.path().join("journal.db")).unwrap();
+        assert!(Durable::look(folder.path()).is_err());
         let error = Durable::open(folder.path(), Settings::default()).unwrap_err();
         let after = fs::read(folder.path().join("journal.db")).unwrap();
         assert!(after == before, "nothing is changed: {error}");

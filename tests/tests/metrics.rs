@@ -60,6 +60,31 @@ fn the_alerts_fire_when_they_should() -> Result<()> {
     promtool(&["test", "rules", "alerts.test.yaml"], "")
 }
 
+/// Each has a case in which it fires, and docs/operations.md says what to do then.
+#[test]
+fn every_alert_is_tried_and_explained() -> Result<()> {
+    let read = |path: &str| std::fs::read_to_string(workspace().join(path));
+    let rules = read("config/monitoring/alerts.yaml")?;
+    let cases = read("config/monitoring/alerts.test.yaml")?;
+    let page = read("docs/operations.md")?;
+    let names = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let alerts: Vec<&str> = names.collect();
+    ensure!(alerts.len() > 20, "{alerts:?}");
+    for alert in alerts {
+        ensure!(
+            cases.contains(&format!("alertname=\"{alert}\"")),
+            "{alert} is never seen to fire"
+        );
+        ensure!(
+            page.contains(&format!("| `{alert}`")) || page.contains(&format!(", `{alert}`")),
+            "docs/operations.md doesn't tell of {alert}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn prometheus_reads_the_metrics_and_those_that_alerts_and_dashboard_name_are_there() -> Result<()> {
     let world = World::book_trip()?;

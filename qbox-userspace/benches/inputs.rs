@@ -51,6 +51,8 @@ fn numbered(bytes: usize, before: &str, between: &str) -> String {
 }
 
 type Make = fn(usize) -> String;
+/// Whose input it is, each with what it is of, and what reads it.
+type Reader = (&'static str, &'static [(&'static str, Make)], fn(&str));
 
 /// As saga files.
 const FILES: &[(&str, Make)] = &[

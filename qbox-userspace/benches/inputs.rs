@@ -378,9 +378,6 @@ fn matching(table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Whose inputs these are, what they are, and what reads them.
-type Reader = (&'static str, &'static [(&'static str, Make)], fn(&str));
-
 fn main() -> Result<()> {
     let mut table = Table::default();
     println!("{:<12}{:<40}{:>12}{:>8}", "1 MiB", "of", "takes", "×4 is");

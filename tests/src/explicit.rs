@@ -25,7 +25,8 @@ pub struct ExplicitWorld {
 }
 
 impl ExplicitWorld {
-    /// Starts the services and Qbox, with the saga of `config/`, on `port` of 127.0.0.1 if nobody has that (0: on any).
+    /// Starts the services and Qbox, with the saga of `config/`, on `port` of 127.0.0.1 if nobody has that, else (and with 0) on an address
+    /// of its own.
     ///
     /// # Errors
     /// Another program listens on port 8080 of all addresses, or Qbox doesn't start.
@@ -35,7 +36,7 @@ impl ExplicitWorld {
             .tempdir()?;
         // All of 127/8 is this machine; what process id and count choose of it is hardly anybody else's.
         static COUNT: AtomicU8 = AtomicU8::new(0);
-        let first = COUNT.fetch_add(1, Ordering::Relaxed) % 60 * 4 + 2;
+        let first = COUNT.fetch_add(1, Ordering::Relaxed) % 50 * 5 + 2;
         let [_, _, high, low] = process::id().to_be_bytes();
         let mut services = Vec::new();
         let mut hosts = "127.0.0.1 localhost\n".to_owned();
@@ -47,7 +48,8 @@ impl ExplicitWorld {
             writeln!(hosts, "{address} {name}.default.svc")?;
         }
         fs::write(folder.path().join("hosts"), hosts)?;
-        let listen = free_address(port)?;
+        let own = Ipv4Addr::new(127, high | 0x80, low, first + 4);
+        let listen = address(port, own);
         let qbox = start(&folder, &listen)?;
         Ok(Self {
             qbox,
@@ -89,10 +91,11 @@ fn start(folder: &TempDir, listen: &str) -> Result<Qbox> {
     Qbox::start_explicit(folder.path(), &folder.path().join("hosts"), listen, &settings)
 }
 
-/// That port if nobody has it, else one that the kernel chooses.
-fn free_address(port: u16) -> Result<String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .context("no port is free")?;
-    Ok(listener.local_addr()?.to_string())
+/// That port of 127.0.0.1 if nobody has it, else one of an address that nobody else has: of a port that the kernel chooses it may make
+/// another connection's before Qbox listens.
+fn address(port: u16, own: Ipv4Addr) -> String {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) if port != 0 => format!("127.0.0.1:{port}"),
+        _ => format!("{own}:{PORT}"),
+    }
 }

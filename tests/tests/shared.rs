@@ -124,8 +124,8 @@ fn pods_that_share_a_namespace() -> Result<()> {
     let text = String::from_utf8(output.stdout)?;
     ensure!(
         text.trim_end().contains("/second"),
-        "{text}{output:?}",
-        output = output.stderr
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
     );
 
     // The one that was first goes; the namespace, and its listener, stay for the other.

@@ -109,15 +109,24 @@ fn enter(pod: &Pod) -> Result<()> {
     let pid = pod
         .pid
         .with_context(|| format!("no process runs in `{name}` any more"))?;
-    let open = |kind: &str| {
+    let open = |pid: u32, kind: &str| {
         File::open(format!("/proc/{pid}/ns/{kind}")).with_context(|| {
             format!("can't look at `{name}`'s process {pid} (it has ended, or this is not root)")
         })
     };
-    let (net, mounts) = (open("net")?, open("mnt")?);
-    if net.metadata()?.ino() != pod.netns {
-        bail!("process {pid} of `{name}` has ended and its number is another's now: try again");
-    }
+    let inside = |pid: u32| {
+        let (net, mounts) = (open(pid, "net")?, open(pid, "mnt")?);
+        if net.metadata()?.ino() != pod.netns {
+            bail!("process {pid} of `{name}` has ended and its number is another's now: try again");
+        }
+        Ok((net, mounts))
+    };
+    // The one that was seen last may have been a short one; another of the pod will do.
+    let (net, mounts) = inside(pid).or_else(|error| {
+        let others = fs::read_to_string(pod.cgroup.join("cgroup.procs")).unwrap_or_default();
+        let mut others = others.lines().filter_map(|line| line.parse().ok());
+        others.find_map(|other| inside(other).ok()).ok_or(error)
+    })?;
     let folder = std::env::current_dir();
     join(&pod.cgroup)?;
     let into = |file: &File, kind, what: &str| {

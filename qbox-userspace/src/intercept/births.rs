@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     /// On another file system: the kernel tells of folders there likewise.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_is_made_is_told_and_looked_at_for_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();

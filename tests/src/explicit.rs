@@ -13,6 +13,9 @@ use std::process;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tempfile::TempDir;
 
+/// Where Qbox listens, on an address of its own.
+const LISTEN: u16 = 15001;
+
 /// All of it, running.
 #[derive(Debug)]
 pub struct ExplicitWorld {
@@ -96,6 +99,6 @@ fn start(folder: &TempDir, listen: &str) -> Result<Qbox> {
 fn address(port: u16, own: Ipv4Addr) -> String {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) if port != 0 => format!("127.0.0.1:{port}"),
-        _ => format!("{own}:{PORT}"),
+        _ => format!("{own}:{LISTEN}"),
     }
 }

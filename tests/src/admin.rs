@@ -84,6 +84,19 @@ impl Admin {
         Ok(sagas.context("the list has no `sagas`")?.clone())
     }
 
+    /// A count in `/metrics`, by its name, with its labels if it has some.
+    ///
+    /// # Errors
+    /// There is none of that name, it is no whole number, or nobody answers.
+    pub fn metric(&self, sample: &str) -> Result<u64> {
+        let metrics = self.get("/metrics")?.body;
+        let of = |line: &str| line.strip_prefix(sample)?.strip_prefix(' ')?.trim().parse().ok();
+        metrics
+            .lines()
+            .find_map(of)
+            .with_context(|| format!("no {sample} in\n{metrics}"))
+    }
+
     /// Whether Qbox says that it captures the pod of that name.
     ///
     /// # Errors

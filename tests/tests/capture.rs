@@ -13,6 +13,12 @@ fn json_of(text: &str) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("no JSON: {text:?}"))
 }
 
+/// A wish for a trip, sent to an address.
+fn post_to(world: &World, url: &str) -> Result<(u16, String)> {
+    let host = "Host: trips.default.svc:8080";
+    world.client.http(["-X", "POST", "-H", host, "-d", WISH, url])
+}
+
 /// The saga's own reply, and what it left in the ledgers.
 fn assert_saga(world: &World, id: &str, status: u16, reply: &Value) -> Result<()> {
     assert_eq!(status, 201, "{reply}");
@@ -73,38 +79,20 @@ fn what_is_let_pass_is_left_alone() -> Result<()> {
         .enumerate()
     {
         let url = format!("http://{place}:8080/trips/{number}");
-        let (_, body) = world.client.http([
-            "-X",
-            "POST",
-            "-H",
-            "Host: trips.default.svc:8080",
-            "-d",
-            WISH,
-            &url,
-        ])?;
+        let (_, body) = post_to(&world, &url)?;
         assert_eq!(json_of(&body)?["service"], "trips", "{url}");
     }
     assert!(world.qbox.admin().sagas()?.is_empty());
-    let captured = || -> Result<String> {
-        let all = world.qbox.admin().get("/metrics")?.body;
-        let name = "qbox_captured_connections_total{fate=\"captured\"} ";
-        let line = all.lines().find_map(|line| line.strip_prefix(name));
-        Ok(line.context("no such metric")?.to_owned())
+    let captured = || {
+        let sample = "qbox_captured_connections_total{fate=\"captured\"}";
+        world.qbox.admin().metric(sample)
     };
-    assert_eq!(captured()?, "0");
+    assert_eq!(captured()?, 0);
     // All other places of that port are captured, as ever.
     let url = format!("http://{}:8080/trips/9", world.pod_of("hotel")?.ipv4());
-    let (status, reply) = world.client.http([
-        "-X",
-        "POST",
-        "-H",
-        "Host: trips.default.svc:8080",
-        "-d",
-        WISH,
-        &url,
-    ])?;
+    let (status, reply) = post_to(&world, &url)?;
     assert_saga(&world, "9", status, &json_of(&reply)?)?;
-    assert_eq!(captured()?, "1");
+    assert_eq!(captured()?, 1);
     Ok(())
 }
 

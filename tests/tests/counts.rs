@@ -3,7 +3,7 @@
 //! One client, one after the other. A figure is the slope from few to many, so that what is done once or now and then is none of it.
 //! Whoever makes Qbox cheaper lowers the figure; whoever makes it dearer says in the commit why it is worth it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use qbox_tests::process::{self, Calls};
 use qbox_tests::{Settings, World, workspace};
 
@@ -50,12 +50,8 @@ for number in range(first, first + count):
     assert answer.status == (201 if method == "POST" else 404), answer.status
 "#;
 
-fn syncs(world: &World) -> Result<f64> {
-    let metrics = world.qbox.admin().get("/metrics")?.body;
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("qbox_journal_syncs_total "));
-    Ok(line.context("no count of syncs")?.parse()?)
+fn syncs(world: &World) -> Result<u64> {
+    world.qbox.admin().metric("qbox_journal_syncs_total")
 }
 
 /// For each request, and how many syncs.
@@ -71,7 +67,8 @@ fn cost(world: &World, method: &str) -> Result<(Calls, f64)> {
                 .python(CLIENT, &[method, &next.to_string(), &count.to_string()])
         })?;
         next += count;
-        anyhow::Ok((calls, syncs(world)? - before))
+        let more = u32::try_from(syncs(world)? - before)?;
+        anyhow::Ok((calls, f64::from(more)))
     };
     // Connections to the services are made, and kept.
     run(FEW)?;

@@ -1,11 +1,10 @@
 //! What Qbox leaves alone while it runs, and what it leaves behind when it ends, in good order or not.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{DEADLINE, Node, Qbox, Settings, World, wait_for};
+use qbox_tests::{DEADLINE, Node, Qbox, Script, Settings, World, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -195,25 +194,17 @@ print("refused %(refused)d broken %(broken)d last %(last)s" % seen)
 fn end_under_load(signal: Signal) -> Result<String> {
     let mut world = World::book_trip()?;
     let asked = |world: &World| -> Result<usize> { Ok(world.service("trips")?.count("GET")) };
-    let mut load = world
-        .client
-        .command("python3")
-        .args(["-c", LOAD])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let input = load.stdin.take();
-    let mut lines = BufReader::new(load.stdout.take().context("no output")?).lines();
-    assert_eq!(lines.next().context("the load ended")??, "warm");
+    let mut load = Script::start(&world.client, LOAD)?;
+    assert_eq!(load.line()?, "warm");
     world.qbox.stop(signal)?;
     let at_end = asked(&world)?;
     wait_for("requests after its end", DEADLINE, || {
         Ok((asked(&world)? > at_end + 100).then_some(()))
     })?;
-    drop(input);
-    let last = lines.find(|line| line.as_ref().is_ok_and(|line| line != "warm"));
-    load.wait()?;
-    Ok(last.context("the load said nothing")??)
+    load.end()?
+        .into_iter()
+        .find(|line| line != "warm")
+        .context("the load said nothing")
 }
 
 #[test]

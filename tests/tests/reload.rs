@@ -82,12 +82,6 @@ fn qbox(world: &World, words: &[&str]) -> Result<Output> {
     Ok(command.output()?)
 }
 
-fn metric(world: &World, name: &str) -> Result<u64> {
-    let all = world.qbox.admin().get("/metrics")?.body;
-    let line = all.lines().find_map(|line| line.strip_prefix(name));
-    Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
-}
-
 fn tour(world: &World) -> Result<(u16, String)> {
     let url = "http://trips.default.svc:8081/tours/9";
     world.client.http(["-X", "POST", url])
@@ -146,9 +140,15 @@ fn changes(world: &World, text: &str) -> Result<()> {
     // Remove: connections to its port are their own again.
     fs::remove_file(&file)?;
     wait_until(world, "the saga to go", |now| names(now) == ["book-trip"])?;
-    let captured = metric(world, "qbox_captured_connections_total{fate=\"captured\"} ")?;
+    let captured = world
+        .qbox
+        .admin()
+        .metric("qbox_captured_connections_total{fate=\"captured\"}")?;
     assert!(tour(world)?.1.contains("\"service\":\"trips\""), "still captured");
-    let then = metric(world, "qbox_captured_connections_total{fate=\"captured\"} ")?;
+    let then = world
+        .qbox
+        .admin()
+        .metric("qbox_captured_connections_total{fate=\"captured\"}")?;
     assert_eq!(captured, then, "it went through Qbox");
 
     // Break: told everywhere, and what was loaded before stays.
@@ -162,8 +162,14 @@ fn changes(world: &World, text: &str) -> Result<()> {
         (vec!["book-trip".to_owned()], &1.into())
     );
     assert_eq!(world.qbox.admin().get("/readyz")?.status, 200);
-    assert_eq!(metric(world, "qbox_definitions_current ")?, 0);
-    assert_eq!(metric(world, "qbox_reloads_total{outcome=\"failed\"} ")?, 1);
+    assert_eq!(world.qbox.admin().metric("qbox_definitions_current")?, 0);
+    assert_eq!(
+        world
+            .qbox
+            .admin()
+            .metric("qbox_reloads_total{outcome=\"failed\"}")?,
+        1
+    );
     assert!(world.qbox.log().contains("QB0005"), "not in the log");
     let status = String::from_utf8(qbox(world, &["status"])?.stdout)?;
     assert!(status.contains("can't be used"), "{status}");
@@ -178,7 +184,7 @@ fn changes(world: &World, text: &str) -> Result<()> {
     // Mend.
     replace(&saga_file(world), &edited)?;
     wait_until(world, "the mistake to be gone", |now| now["error"].is_null())?;
-    assert_eq!(metric(world, "qbox_definitions_current ")?, 1);
+    assert_eq!(world.qbox.admin().metric("qbox_definitions_current")?, 1);
     let said = String::from_utf8(qbox(world, &["reload"])?.stdout)?;
     assert!(said.contains("book-trip") && said.contains("0.toml"), "{said}");
     Ok(())

@@ -2,12 +2,11 @@
 //! its place, and the other one is told to stop. Under load, back and forth, and when the next one is no good.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{Act, DEADLINE, Qbox, Settings, World, wait_for};
+use qbox_tests::{Act, DEADLINE, Qbox, Script, Settings, World, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const WISH: &str = r#"{"guest":"Ada","nights":3,"car":"small"}"#;
@@ -80,44 +79,23 @@ print(json.dumps([passed[0], failed, bookings, time.monotonic() - began]))
 /// How many passed; those of them that failed; what each booking was answered; the seconds that it took.
 type Outcome = (usize, Vec<Value>, BTreeMap<String, String>, f64);
 
-struct Load {
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
+struct Load(Script);
 
 impl Load {
     fn start(world: &World) -> Result<Self> {
-        let mut child = world
-            .client
-            .command("python3")
-            .args(["-c", LOAD])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        Ok(Self {
-            input: child.stdin.take(),
-            child,
-            lines,
-        })
+        Ok(Self(Script::start(&world.client, LOAD)?))
     }
 
     /// Waits for some hundreds more to have passed.
     fn more(&mut self, hundreds: usize) -> Result<()> {
         for _ in 0..hundreds {
-            self.lines.next().context("the load ended")??;
+            self.0.line()?;
         }
         Ok(())
     }
 
-    fn end(mut self) -> Result<Outcome> {
-        drop(self.input.take());
-        let mut last = String::new();
-        for line in self.lines.by_ref() {
-            last = line?;
-        }
-        self.child.wait()?;
+    fn end(self) -> Result<Outcome> {
+        let last = self.0.end()?.pop().context("the load said nothing")?;
         serde_json::from_str(&last).with_context(|| format!("the load's last words: {last}"))
     }
 }

@@ -122,13 +122,9 @@ fn the_maps_that_the_kernel_fills_are_counted() -> Result<()> {
         .concat();
         bpftool(&words)?;
     }
-    let entries = |map: &str| -> Result<u64> {
-        let metrics = world.qbox.admin().get("/metrics")?.body;
-        let series = format!("qbox_ebpf_map_entries{{map=\"{map}\"}} ");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
-        Ok(line
-            .with_context(|| format!("no {series} in\n{metrics}"))?
-            .parse()?)
+    let entries = |map: &str| {
+        let sample = format!("qbox_ebpf_map_entries{{map=\"{map}\"}}");
+        world.qbox.admin().metric(&sample)
     };
     wait_for("the flows to be counted", WITHIN, || {
         Ok((entries("flows")? == 7).then_some(()))

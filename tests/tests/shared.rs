@@ -49,11 +49,8 @@ fn wait_until_known(world: &World, name: &str, known: bool) -> Result<()> {
 }
 
 fn namespaces(world: &World) -> Result<u64> {
-    let all = world.qbox.admin().get("/metrics")?.body;
-    let line = all
-        .lines()
-        .find_map(|line| line.strip_prefix("qbox_ebpf_map_entries{map=\"namespaces\"} "));
-    Ok(line.context("no qbox_ebpf_map_entries")?.trim().parse()?)
+    let sample = "qbox_ebpf_map_entries{map=\"namespaces\"}";
+    world.qbox.admin().metric(sample)
 }
 
 /// What listens in the node's namespace on the port of Qbox's listeners.

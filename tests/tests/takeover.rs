@@ -1,12 +1,11 @@
 //! `qbox run --takeover`: one Qbox takes another's place while connections come, and nothing is refused, broken or half done.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{Act, DEADLINE, Settings, World, ensure_bpffs, wait_for};
+use qbox_tests::{Act, DEADLINE, Script, Settings, World, ensure_bpffs, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 const WISH: &str = r#"{"guest":"Ada","nights":3,"car":"small"}"#;
@@ -59,60 +58,43 @@ print("passed", passed["ok"], "failed", passed["failed"])
 "#;
 
 struct Load {
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    script: Script,
     bookings: BTreeMap<String, String>,
 }
 
 impl Load {
     fn start(world: &World) -> Result<Self> {
-        let mut child = world
-            .client
-            .command("python3")
-            .args(["-c", LOAD])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         Ok(Self {
-            input: child.stdin.take(),
-            child,
-            lines,
+            script: Script::start(&world.client, LOAD)?,
             bookings: BTreeMap::new(),
         })
-    }
-
-    fn read(&mut self) -> Result<String> {
-        let line = self.lines.next().context("the load ended")??;
-        if let Some((trip, status)) = line.split_once(' ')
-            && trip != "passed"
-        {
-            self.bookings.insert(trip.to_owned(), status.to_owned());
-        }
-        Ok(line)
     }
 
     /// Waits for more bookings to have been answered.
     fn more(&mut self, count: usize) -> Result<()> {
         let enough = self.bookings.len() + count;
         while self.bookings.len() < enough {
-            self.read()?;
+            let line = self.script.line()?;
+            self.bookings.extend(booking(&line));
         }
         Ok(())
     }
 
-    fn end(mut self) -> Result<(String, BTreeMap<String, String>)> {
-        drop(self.input.take());
-        let last = loop {
-            let line = self.read()?;
-            if line.starts_with("passed") {
-                break line;
-            }
-        };
-        self.child.wait()?;
-        Ok((last, self.bookings))
+    /// What became of the requests that passed, and of all bookings.
+    fn end(self) -> Result<(String, BTreeMap<String, String>)> {
+        let mut said = self.script.end()?;
+        let passed = said.pop().context("the load said nothing")?;
+        ensure!(passed.starts_with("passed"), "{passed}");
+        let mut bookings = self.bookings;
+        bookings.extend(said.iter().filter_map(|line| booking(line)));
+        Ok((passed, bookings))
     }
+}
+
+/// A line of a booking: the trip, and what it was answered.
+fn booking(line: &str) -> Option<(String, String)> {
+    let (trip, status) = line.split_once(' ')?;
+    Some((trip.to_owned(), status.to_owned()))
 }
 
 /// Three in a row: each finds a port that is free.

@@ -297,16 +297,8 @@ fn a_connection_of_a_pod_that_is_let_go_ends_once_it_is_idle() -> Result<()> {
     shop.cluster.put(&told("web"));
     assert_eq!(lines.next().context("no end")??, "ended");
     assert!(client.wait()?.success());
-    let open = || Ok((metric(&shop, "qbox_connections_open")? == "0").then_some(()));
+    let open = || Ok((shop.qbox.admin().metric("qbox_connections_open")? == 0).then_some(()));
     wait_for("no connection to be open", DEADLINE, open)
-}
-
-fn metric(shop: &Shop, name: &str) -> Result<String> {
-    let metrics = shop.qbox.admin().get("/metrics")?.body;
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("{name} ")));
-    Ok(line.with_context(|| format!("no {name}"))?.to_owned())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "/assets/vendor/preact.js";
 import { get } from "/assets/api.js";
 import { Rates } from "/assets/rates.js";
-import { Space, useRows, useTyped, youngest } from "/assets/rows.js";
+import { Space, renew, useRows, useTyped, youngest } from "/assets/rows.js";
 import { Badge, GOING, Trouble, ago, moment, span, useLoaded, useNow, word } from "/assets/ui.js";
 
 const PAGE = 200;
@@ -49,48 +49,38 @@ function useSagas(states, asked, revision) {
     set({ sagas, next: store.next, error, loaded: true });
   };
   const refresh = async (store) => {
-    if (store.busy) { store.again = true; return; }
-    store.busy = true;
-    try {
-      do {
-        store.again = false;
-        let page = await get(query(states, asked, { limit: PAGE }));
-        if (kept.current !== store) return;
-        let fresh = page.sagas;
-        // The head, back to what is known.
-        for (let n = 1; store.list?.length && page.next && n < GAP && !page.sagas.some((saga) => store.byId.has(saga.id)); n++) {
-          page = await get(query(states, asked, { limit: PAGE, cursor: page.next }));
-          fresh = fresh.concat(page.sagas);
-        }
-        const joined = !store.list?.length || page.sagas.some((saga) => store.byId.has(saga.id)) || !page.next;
-        if (!joined || !store.list?.length) { store.byId.clear(); store.next = page.next; }
-        // What should be in that stretch and is not has left the list.
-        const last = fresh[fresh.length - 1];
-        if (joined && last) for (const id of store.byId.keys()) if (id >= last.id) store.byId.delete(id);
-        if (joined && !page.next && !fresh.length) store.byId.clear();
-        for (const saga of fresh) store.byId.set(saga.id, saga);
-        // And what is in sight further down.
-        const [from, to] = store.sight;
-        const stale = (store.list ?? []).slice(from, to).filter((saga) => last && saga.id < last.id && !saga.ended);
-        if (stale.length) {
-          const before = store.list[from - 1] ?? last;
-          const seen = await get(query(states, asked, { limit: Math.min(1000, to - from), cursor: before.id }));
-          for (const saga of stale) store.byId.delete(saga.id);
-          for (const saga of seen.sagas) store.byId.set(saga.id, saga);
-        }
-        if (kept.current !== store) return;
-        show(store);
-      } while (store.again);
-    } catch (error) {
-      if (kept.current === store) set((old) => ({ ...old, error, loaded: true }));
-    } finally { store.busy = false; }
+    let page = await get(query(states, asked, { limit: PAGE }));
+    if (kept.current !== store) return;
+    let fresh = page.sagas;
+    // The head, back to what is known.
+    for (let n = 1; store.list?.length && page.next && n < GAP && !page.sagas.some((saga) => store.byId.has(saga.id)); n++) {
+      page = await get(query(states, asked, { limit: PAGE, cursor: page.next }));
+      fresh = fresh.concat(page.sagas);
+    }
+    const joined = !store.list?.length || page.sagas.some((saga) => store.byId.has(saga.id)) || !page.next;
+    if (!joined || !store.list?.length) { store.byId.clear(); store.next = page.next; }
+    // What should be in that stretch and is not has left the list.
+    const last = fresh[fresh.length - 1];
+    if (joined && last) for (const id of store.byId.keys()) if (id >= last.id) store.byId.delete(id);
+    if (joined && !page.next && !fresh.length) store.byId.clear();
+    for (const saga of fresh) store.byId.set(saga.id, saga);
+    // And what is in sight further down.
+    const [from, to] = store.sight;
+    const stale = (store.list ?? []).slice(from, to).filter((saga) => last && saga.id < last.id && !saga.ended);
+    if (stale.length) {
+      const before = store.list[from - 1] ?? last;
+      const seen = await get(query(states, asked, { limit: Math.min(1000, to - from), cursor: before.id }));
+      for (const saga of stale) store.byId.delete(saga.id);
+      for (const saga of seen.sagas) store.byId.set(saga.id, saga);
+    }
   };
   useEffect(() => {
     if (kept.current.asks !== asks) {
       kept.current = { asks, byId: new Map(), next: null, busy: false, again: false, sight: [0, 0], list: [] };
       set({ sagas: [], next: null, error: null, loaded: false });
     }
-    refresh(kept.current);
+    const store = kept.current;
+    renew(store, kept, set, show, () => refresh(store));
   }, [asks, revision]);
   const more = async () => {
     const store = kept.current;

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact.js";
 import { get } from "/assets/api.js";
 import { Graph } from "/assets/graph.js";
-import { Space, useRows, useTyped, youngest } from "/assets/rows.js";
+import { Space, renew, useRows, useTyped, youngest } from "/assets/rows.js";
 import { Message } from "/assets/saga.js";
 import { Badge, Copy, Trouble, ago, moment, span, useLoaded, useNow, word } from "/assets/ui.js";
 
@@ -35,20 +35,7 @@ function useObserved(name, revision) {
     }
     set({ records, next: store.next, error: null, loaded: true });
   };
-  const load = async (store, work) => {
-    if (store.busy) { store.again = true; return; }
-    store.busy = true;
-    try {
-      do {
-        store.again = false;
-        await work();
-        if (kept.current !== store) return;
-        show(store);
-      } while (store.again);
-    } catch (error) {
-      if (kept.current === store) set((old) => ({ ...old, error, loaded: true }));
-    } finally { store.busy = false; }
-  };
+  const load = (store, work) => renew(store, kept, set, show, work);
   const refresh = async (store) => {
     const oldest = [...store.byId.values()].filter(isOpen).map((one) => one.id).sort()[0];
     let page = await read();

@@ -13,6 +13,25 @@ export function useTyped(parameter) {
   return [typed, setTyped, text];
 }
 
+/**
+ * Brings a list's store up to date by `work`, and has it shown: one at a time, and once more if it was asked for meanwhile. `kept` is the ref to the
+ * store that is shown; one that is no more shown is left.
+ */
+export async function renew(store, kept, set, show, work) {
+  if (store.busy) { store.again = true; return; }
+  store.busy = true;
+  try {
+    do {
+      store.again = false;
+      await work();
+      if (kept.current !== store) return;
+      show(store);
+    } while (store.again);
+  } catch (error) {
+    if (kept.current === store) set((old) => ({ ...old, error, loaded: true }));
+  } finally { store.busy = false; }
+}
+
 /** The rows in sight of a long table. */
 function useWindow(count, height) {
   const box = useRef(null);

@@ -228,15 +228,15 @@ impl Diagnostic {
         let title = level
             .primary_title(normalize_untrusted_str(&self.message))
             .id(self.code.to_string());
-        let places = || {
-            let own = self.related.iter().filter(|related| related.file == self.file);
-            own.map(|related| &related.span).chain(&self.span)
-        };
-        let window = Window::of(&self.file, places());
+        let (own, others): (Vec<_>, Vec<_>) = self.related.iter().partition(|r| r.file == self.file);
+        let window = Window::of(
+            &self.file,
+            own.iter().map(|related| &related.span).chain(&self.span),
+        );
+        let drawn = window.lines.len() <= LARGEST_PICTURE;
         let mut group = match &self.span {
-            Some(_) if window.lines.len() > LARGEST_PICTURE => title.elements(self.in_words()),
+            Some(_) if !drawn => title.elements(self.in_words()),
             Some(span) => {
-                let (own, others): (Vec<_>, Vec<_>) = self.related.iter().partition(|r| r.file == self.file);
                 let mut here = AnnotationKind::Primary.span(window.inside(span));
                 if !self.label.is_empty() {
                     here = here.label(normalize_untrusted_str(&self.label));
@@ -254,15 +254,14 @@ impl Diagnostic {
             }
             None => title.element(annotate_snippets::Origin::path(self.file.name.as_str())),
         };
-        if !self.help.is_empty() && (self.suggestion.is_none() || window.lines.len() > LARGEST_PICTURE) {
+        if !self.help.is_empty() && (self.suggestion.is_none() || !drawn) {
             group = group.element(Level::HELP.message(normalize_untrusted_str(&self.help)));
         }
         let mut groups = vec![group];
         if let (Some(text), Some(span)) = (&self.suggestion, &self.span)
-            && window.lines.len() <= LARGEST_PICTURE
+            && drawn
         {
             let title = Level::HELP.secondary_title(normalize_untrusted_str(&self.help));
-            let window = Window::of(&self.file, [span]);
             let patch = Patch::new(window.inside(span), text.as_str());
             groups.push(Group::with_title(title).element(window.snippet().patch(patch)));
         }

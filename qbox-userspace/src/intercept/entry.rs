@@ -2,8 +2,9 @@
 
 use super::accept::Task;
 use super::chain::Before;
-use super::error::{InterceptError, chain};
+use super::error::InterceptError;
 use super::policy::{Judged, Rule};
+use crate::causes::chain;
 use crate::netns::NetNs;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

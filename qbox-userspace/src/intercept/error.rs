@@ -1,5 +1,6 @@
 //! Why capture can't start, or a pod can't be enrolled.
 
+use crate::causes::chain;
 use std::io;
 use std::path::PathBuf;
 
@@ -154,19 +155,4 @@ impl InterceptError {
             cause: chain(cause),
         }
     }
-}
-
-/// An error with its causes: aya's own messages leave them to `source`.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        next = cause.source();
-    }
-    text
 }

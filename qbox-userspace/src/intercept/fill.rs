@@ -5,8 +5,8 @@
 //! its own. Errors are logged: a number then stays what it was.
 
 use super::capture::Shared;
-use super::error::chain;
 use super::sys;
+use crate::causes::chain;
 use aya::maps::MapError;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -4,10 +4,11 @@
 
 use super::accept::Task;
 use super::cgroup::Tree;
-use super::error::{InterceptError, chain};
+use super::error::InterceptError;
 use super::pins::Pins;
 use super::sys::{self, Hook};
 use super::{object, raised};
+use crate::causes::chain;
 use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};

@@ -4,9 +4,9 @@
 //! connection could be accepted. The listener keeps each SYN; the two numbers are compared, so that a connection from a
 //! port that was used again before the first connection from it was accepted never gets the other's destination.
 
-use super::error::chain;
 use super::fill::entries;
 use super::sys::{self, Takeable};
+use crate::causes::chain;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use qbox_common::{Address, Flow, MAX_FLOWS, Origin};
 use rustix::fd::AsFd;

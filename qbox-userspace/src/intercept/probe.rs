@@ -2,8 +2,8 @@
 //! so that a start that fails can name what is missing. Nothing is attached. What can't be asked counts as missing, with
 //! the reason; there are no other errors.
 
-use super::error::chain;
 use super::{cgroup, load, object, sys};
+use crate::causes::chain;
 use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};

@@ -1,8 +1,9 @@
 //! What the programs' maps say of pods: for each the id of its cgroup, whether it is in, and its ports. Knows no namespace.
 
-use super::error::{InterceptError, chain};
+use super::error::InterceptError;
 use super::fill::entries;
 use super::policy::{Ports, Rule};
+use crate::causes::chain;
 use aya::maps::{HashMap, MapData, MapError};
 use qbox_common::{MAX_PODS, PodPort, names, rule};
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,6 +7,7 @@
 use super::link::Link;
 use super::object::{List, Object};
 use super::roster::Keep;
+use crate::causes::chain;
 use bytes::BytesMut;
 use http_body_util::{BodyExt, Limited};
 use kube::Client;
@@ -243,20 +244,6 @@ async fn ask(
         Err(_) => format!("it says {code}"),
     };
     Err(Refusal { code, why })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Waits, longer each time; half of each is drawn, so that a cluster's nodes don't come all at once.

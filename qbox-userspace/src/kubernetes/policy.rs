@@ -43,18 +43,12 @@ impl Policy for Pods {
                 on_node: true,
             },
         };
-        let Standing {
-            name,
-            rule,
-            why,
-            on_node,
-        } = standing;
         Some(Verdict {
             depth,
-            name,
-            rule,
-            why,
-            on_node,
+            name: standing.name,
+            rule: standing.rule,
+            why: standing.why,
+            on_node: standing.on_node,
         })
     }
 }

@@ -5,7 +5,7 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("main", &["app", "cli"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
@@ -47,9 +47,9 @@ const ARROWS: [(&str, &[&str]); 21] = [
         "proxy",
         &["intercept", "upstream", "netns", "config", "durations"],
     ),
-    ("intercept", &["netns", "config"]),
+    ("intercept", &["netns", "config", "causes"]),
     // It says what interception asks: its policy.
-    ("kubernetes", &["intercept", "netns", "config"]),
+    ("kubernetes", &["intercept", "netns", "config", "causes"]),
     ("upstream", &["netns", "config"]),
     ("observe", &["plan", "config", "saga"]),
     ("plan", &["config", "saga"]),
@@ -59,6 +59,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("keys", &[]),
     ("netns", &[]),
     ("durations", &[]),
+    ("causes", &[]),
     // Tests alone.
     ("sim", &["saga", "config", "journal"]),
 ];

@@ -438,7 +438,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                     }
                     // A client that has heard it sends no further request on this connection: else one might be on its way
                     // when the drain ends it (RFC 9112, 9.6).
-                    let last = self.link.inner.phase() != Life::Running
+                    let last = self.link.phase() != Life::Running
                         && (response.keep && !tunnel && response.status >= 200)
                         && (!state.taking && state.awaited.len() == done + 1);
                     let line = head.iter().position(|byte| *byte == b'\n').map(|at| at + 1);

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use qbox_tests::{
-    ApiPod, Authority, BOOK_TRIP, Cluster, DEADLINE, Node, PORT, Pod, Qbox, SERVICES, Service, Settings,
-    binary, wait_for, workspace,
+    ApiPod, Authority, BOOK_TRIP, Cluster, DEADLINE, Node, PORT, Pod, Qbox, SERVICES, Script, Service,
+    Settings, binary, wait_for, workspace,
 };
 use serde_json::Value;
 use std::fs;
@@ -299,6 +299,33 @@ fn a_connection_of_a_pod_that_is_let_go_ends_once_it_is_idle() -> Result<()> {
     assert!(client.wait()?.success());
     let open = || Ok((shop.qbox.admin().metric("qbox_connections_open")? == 0).then_some(()));
     wait_for("no connection to be open", DEADLINE, open)
+}
+
+/// Requests on one connection without a pause, until an answer says that it is the last, or a minute is over.
+const BUSY: &str = r#"
+import http.client, time
+c = http.client.HTTPConnection("trips.default.svc", 8080, timeout=30)
+begun, count = time.monotonic(), 0
+while time.monotonic() < begun + 60:
+    c.request("GET", "/bookings/busy")
+    answer = c.getresponse()
+    answer.read()
+    count += 1
+    if count == 10: print("warm", flush=True)
+    if answer.getheader("Connection") == "close": print("last", flush=True); break
+"#;
+
+/// One that is never idle hears with an answer that it is the last, and loses no request.
+#[test]
+fn a_busy_connection_of_a_pod_that_is_let_go_ends_with_an_answer() -> Result<()> {
+    let shop = Shop::new(&[labelled("web")], "", "")?;
+    let web = shop.pod("web")?;
+    shop.until_listed("shop/web", "pods")?;
+    let mut client = Script::start(&web, BUSY)?;
+    assert_eq!(client.line()?, "warm");
+    shop.cluster.put(&told("web"));
+    assert_eq!(client.line()?, "last");
+    Ok(())
 }
 
 #[test]

@@ -103,17 +103,20 @@ fn is_end(error: &io::Error) -> bool {
 fn ask(mut stream: UnixStream, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    // HTTP/1.0: the answer ends with the connection, and is not chunked (RFC 9112, 6.1).
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
-    )?;
+    stream.write_all(request(method, path).as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     parse(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// A request of the admin API. HTTP/1.0: its answer ends with the connection, and is not chunked (RFC 9112, 6.1).
+pub(super) fn request(method: &str, path: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+    )
 }
 
 fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {

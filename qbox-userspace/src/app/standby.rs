@@ -83,8 +83,7 @@ fn is_nobody(error: &anyhow::Error) -> bool {
 /// Follows the Qbox that answers at the socket until something changes; `None`: it has ended.
 async fn follow(socket: &Path, listen: SocketAddr) -> Result<Option<Standing>> {
     let mut stream = UnixStream::connect(socket).await?;
-    // HTTP/1.0: the answer is not chunked (RFC 9112, 6.1).
-    let ask = "POST /api/v1/standby HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    let ask = handover::request("POST", "/api/v1/standby");
     timeout(SILENCE, stream.write_all(ask.as_bytes())).await??;
     let mut lines = BufReader::new(tokio::io::AsyncReadExt::take(stream, LONGEST)).lines();
     let status = line(&mut lines).await?.unwrap_or_default();

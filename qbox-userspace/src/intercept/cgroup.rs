@@ -159,13 +159,7 @@ impl Cgroups {
             return;
         }
         let own = std::process::id();
-        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        // 0 is a process of a PID namespace that isn't below ours.
-        for id in processes
-            .lines()
-            .filter_map(|line| line.parse().ok())
-            .filter(|id| *id != 0 && *id != own)
-        {
+        for id in processes(folder).into_iter().filter(|id| *id != own) {
             each(Process { id, cgroup: folder });
         }
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -323,6 +317,14 @@ fn own_cgroup(mount: &Path) -> Option<(u64, PathBuf)> {
 /// The line `0::/path` of /proc/PID/cgroup.
 fn cgroup2_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// The processes in a cgroup, without those below it.
+pub(super) fn processes(folder: &Path) -> Vec<u32> {
+    let all = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let ids = all.lines().filter_map(|line| line.parse().ok());
+    // 0 is a process of a PID namespace that isn't below ours.
+    ids.filter(|id| *id != 0).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is known of one network namespace and of the pods in it: plain data, and what follows from it. Changes nothing.
 
 use super::accept::Task;
+use super::cgroup::processes;
 use super::chain::Before;
 use super::error::InterceptError;
 use super::policy::{Judged, Rule};
@@ -158,10 +159,11 @@ impl Entry {
 
     /// A handle of it, through a process that is still in it.
     pub(super) fn enter(&self, inode: u64) -> Option<NetNs> {
-        let open = |member: &Member| NetNs::open(format!("/proc/{}/ns/net", member.process)).ok();
-        // A process may have ended since it was seen, or have gone elsewhere.
-        self.members
-            .values()
+        let open = |process: u32| NetNs::open(format!("/proc/{process}/ns/net")).ok();
+        let seen = self.members.values().map(|member| member.process);
+        // A process may have ended since it was seen, or have gone elsewhere: then another one of the pod.
+        let others = self.members.values().flat_map(|member| processes(&member.cgroup));
+        seen.chain(others)
             .filter_map(open)
             .find(|netns| netns.inode() == inode)
     }

@@ -17,6 +17,16 @@ pub struct Destination {
     pub address: Address,
 }
 
+/// Words of PORTS, the programs' first look at a connection: a bit for each port.
+pub const PORT_WORDS: u32 = 1024;
+
+/// The word of PORTS with a port's bit, and that bit. The port is in network byte order, as the programs have it.
+#[inline(always)]
+#[must_use]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    ((port >> 6) as u32, 1 << (port & 63))
+}
+
 /// What the trie holds for a [`Destination`].
 pub mod scope {
     /// Not captured: a narrower entry than one that is. The configuration says so.
@@ -141,6 +151,7 @@ const _: () = {
     assert!(size_of::<Newcomer>() == 24 && align_of::<Newcomer>() == 8);
     assert!(size_of::<PodPort>() == 16 && align_of::<PodPort>() == 8);
     assert!(Counter::Left as u32 + 1 == Counter::COUNT);
+    assert!(port_bit(u16::MAX).0 + 1 == PORT_WORDS);
 };
 
 #[cfg(feature = "user")]

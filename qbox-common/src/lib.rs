@@ -9,8 +9,8 @@ mod layout;
 
 pub use address::Address;
 pub use layout::{
-    Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Flow, Newcomer, Origin, PodPort,
-    announced, reach, rule, scope,
+    Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Flow, Newcomer, Origin,
+    PORT_WORDS, PodPort, announced, port_bit, reach, rule, scope,
 };
 
 /// Network namespaces that can be enrolled at once: ten times what a node usually runs as pods.
@@ -32,7 +32,7 @@ pub const EVENTS_BYTES: u32 = 64 * 1024;
 pub mod names {
     /// A constant whose name alone matters: it ends in the version of these layouts, so that a loader refuses an object
     /// of another version. Raise it with every change of a layout.
-    pub const ABI: &str = "QBOX_ABI_3";
+    pub const ABI: &str = "QBOX_ABI_4";
     /// The constant: sockets with this `SO_MARK` are Qbox's own.
     pub const MARK: &str = "QBOX_MARK";
     /// The constant: processes of the cgroup with this id are Qbox's own; 0 is none.
@@ -44,6 +44,8 @@ pub mod names {
     /// The constant: not 0, a connection is turned only where its pod's rule says so.
     pub const BY_POD: &str = "QBOX_BY_POD";
 
+    /// The bits of the ports of [`crate::Destination`]s: see [`crate::port_bit`].
+    pub const PORTS: &str = "PORTS";
     /// The trie of [`crate::Destination`]s.
     pub const DESTINATIONS: &str = "DESTINATIONS";
     /// From a namespace's cookie to the [`crate::reach`] of its listeners. It is the switch: empty, nothing happens.

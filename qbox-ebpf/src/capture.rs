@@ -2,8 +2,8 @@
 
 use crate::context::{self, TCP, read};
 use crate::maps::{
-    DESTINATIONS, NAMESPACES, ORIGIN, POD_PORTS, PODS, QBOX_BY_POD, QBOX_MARK, QBOX_OWN_CGROUP, QBOX_PORT,
-    QBOX_REFUSE_UNKNOWN, count,
+    DESTINATIONS, NAMESPACES, ORIGIN, POD_PORTS, PODS, PORTS, QBOX_BY_POD, QBOX_MARK, QBOX_OWN_CGROUP,
+    QBOX_PORT, QBOX_REFUSE_UNKNOWN, count,
 };
 use crate::newcomer;
 use aya_ebpf::EbpfContext;
@@ -18,23 +18,31 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::{debug, warn};
 use qbox_common::{
-    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, PodPort, reach,
-    rule, scope,
+    Address, Counter, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination, Origin, PodPort,
+    port_bit, reach, rule, scope,
 };
 
 /// `BPF_F_CURRENT_NETNS` of bpf_sk_lookup_tcp: -1.
 const OWN_NAMESPACE: u64 = u64::MAX;
 
-/// Where a connect(2) goes: `None` where its program wants it to; else to this port of its namespace's loopback, network
-/// byte order, and its destination is kept with the socket. The caller rewrites it.
+/// The port of a connect(2), network byte order, if some trigger names it and it is TCP's. All that is asked of most connections,
+/// and so the first question of all.
+#[inline(always)]
+pub(crate) fn named_port(context: &SockAddrContext) -> Option<u32> {
+    let port = context::user_port(context);
+    let (word, bit) = port_bit(port as u16);
+    if PORTS.get(word)? & bit == 0 || read!(context.sock_addr, protocol) != TCP {
+        return None;
+    }
+    Some(port)
+}
+
+/// Where a connect(2) to a [`named_port`] goes: `None` where its program wants it to; else to this port of its namespace's
+/// loopback, network byte order, and its destination is kept with the socket. The caller rewrites it.
 ///
 /// The order of the questions is that of their cost to a connection that isn't captured.
 #[inline(always)]
-pub(crate) fn turned(context: &SockAddrContext, address: Address) -> Option<u32> {
-    if read!(context.sock_addr, protocol) != TCP {
-        return None;
-    }
-    let port = context::user_port(context);
+pub(crate) fn turned(context: &SockAddrContext, address: Address, port: u32) -> Option<u32> {
     let key = Key::new(
         DESTINATION_PORT_BITS + DESTINATION_ADDRESS_BITS,
         Destination {

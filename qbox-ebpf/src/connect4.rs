@@ -9,7 +9,10 @@ use qbox_common::Address;
 /// Always 1: the connection goes on.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(context: SockAddrContext) -> i32 {
-    if let Some(port) = capture::turned(&context, context::user_v4(&context)) {
+    let Some(port) = capture::named_port(&context) else {
+        return 1;
+    };
+    if let Some(port) = capture::turned(&context, context::user_v4(&context), port) {
         write!(context.sock_addr, user_ip4, Address::V4_LOOPBACK);
         write!(context.sock_addr, user_port, port);
     }

@@ -9,8 +9,11 @@ use qbox_common::Address;
 /// Always 1: the connection goes on.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(context: SockAddrContext) -> i32 {
+    let Some(port) = capture::named_port(&context) else {
+        return 1;
+    };
     let address = context::user_v6(&context);
-    if let Some(port) = capture::turned(&context, address) {
+    if let Some(port) = capture::turned(&context, address, port) {
         if address.is_v4() {
             // The prefix stays: the socket goes on to speak IPv4.
             write!(context.sock_addr, user_ip6[3], Address::V4_LOOPBACK);

@@ -3,15 +3,15 @@
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use qbox_common::{
     Counter, Destination, EVENTS_BYTES, Flow, MAX_ANNOUNCED, MAX_DESTINATIONS, MAX_FLOWS, MAX_NAMESPACES,
-    MAX_POD_PORTS, MAX_PODS, Origin, PodPort,
+    MAX_POD_PORTS, MAX_PODS, Origin, PORT_WORDS, PodPort,
 };
 
 /// For the loader, which asks for it by this name; the programs don't read it. See `qbox_common::names::ABI`.
 #[unsafe(no_mangle)]
-pub(crate) static QBOX_ABI_3: Global<u32> = Global::new(3);
+pub(crate) static QBOX_ABI_4: Global<u32> = Global::new(4);
 /// Sockets with this mark are Qbox's own. It is constant over versions: in an upgrade the old programs exempt the new
 /// proxy's sockets too.
 #[unsafe(no_mangle)]
@@ -32,7 +32,12 @@ pub(crate) static QBOX_BY_POD: Global<u32> = Global::new(0);
 /// BPF_F_NO_PREALLOC: an entry takes memory when it is made. For a map that is most often empty.
 const NO_PREALLOC: u32 = 1;
 
-/// What a loaded trigger could match. The value means nothing.
+/// The ports that DESTINATIONS has, a bit each: what most connections are asked, and all they are. The kernel turns a look-up
+/// in an array into a few instructions, where the trie's costs a hundred nanoseconds.
+#[map]
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// What a loaded trigger could match; the value is a [`qbox_common::scope`].
 #[map]
 pub(crate) static DESTINATIONS: LpmTrie<Destination, u32> = LpmTrie::with_max_entries(MAX_DESTINATIONS, 0);
 

@@ -17,9 +17,10 @@ const PLAIN: u16 = 9000;
 /// One where nobody listens either.
 const CLOSED: u16 = 9001;
 const CAPTURED: u16 = qbox_tests::PORT;
-const ROUNDS: usize = 200;
-/// Fewer than a listener's backlog (128): a SYN that finds it full is sent again after a second.
-const BATCH: usize = 100;
+const ROUNDS: usize = 400;
+/// Twice this is fewer than a listener's backlog (128): a SYN that finds it full is sent again after a second. Odd, so that
+/// [`dial`] ends in the order that it began with.
+const BATCH: usize = 51;
 const PODS: usize = 250;
 const CLIENTS: usize = 50;
 const EACH: usize = 2000;
@@ -62,11 +63,6 @@ impl Worker {
         Ok(line.trim().to_owned())
     }
 
-    fn ask(&mut self, what: &str) -> Result<f64> {
-        writeln!(self.input, "{what}")?;
-        Ok(self.line()?.parse()?)
-    }
-
     fn end(self) -> Result<()> {
         let Self { mut child, input, .. } = self;
         drop(input);
@@ -86,94 +82,136 @@ fn inside(pod: &Pod, words: &[&str]) -> Result<Worker> {
     Worker::start(command)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values
 }
 
-/// `ADDRESS:PORT`, as often as a line says so: the mean of connect(2) in nanoseconds.
+/// A quartile, of one to three.
+fn at(sorted: &[f64], quartile: usize) -> f64 {
+    sorted
+        .get(sorted.len() * quartile / 4)
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+fn median(values: Vec<f64>) -> f64 {
+    at(&sorted(values), 2)
+}
+
+/// A line has two ways to connect, each `FOLDER ADDRESS:PORT`: a socket that is made by a process of that cgroup. They take
+/// turns, connect by connect, so that whatever else the machine does meets both alike. Prints the median of each in nanoseconds.
 fn dial() -> Result<()> {
     for line in std::io::stdin().lines() {
-        let address: SocketAddr = line?.parse()?;
-        let to = SockAddr::from(address);
-        let mut spent = Duration::ZERO;
-        for _ in 0..BATCH {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            // Closed by a reset: no port is kept waiting.
-            socket.set_linger(Some(Duration::ZERO))?;
-            let began = Instant::now();
-            let done = socket.connect(&to);
-            spent += began.elapsed();
-            if let Err(error) = done {
-                ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
+        let line = line?;
+        let mut words = line.split(' ');
+        let mut ways = Vec::new();
+        while let (Some(folder), Some(address)) = (words.next(), words.next()) {
+            fs::write(format!("{folder}/cgroup.procs"), std::process::id().to_string())?;
+            let address: SocketAddr = address.parse()?;
+            let sockets = (0..BATCH)
+                .map(|_| {
+                    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                    // Closed by a reset: no port is kept waiting.
+                    socket.set_linger(Some(Duration::ZERO))?;
+                    Ok(socket)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            ways.push((SockAddr::from(address), sockets, Vec::new()));
+        }
+        for number in 0..BATCH {
+            // Each is first as often as last.
+            if number > 0 {
+                ways.reverse();
+            }
+            for (to, sockets, took) in &mut ways {
+                let socket = sockets.pop().context("no socket")?;
+                let began = Instant::now();
+                let done = socket.connect(to);
+                took.push(began.elapsed().as_nanos() as f64);
+                if let Err(error) = done {
+                    ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
+                }
             }
         }
-        println!("{}", spent.as_nanos() as f64 / BATCH as f64);
+        let medians: Vec<String> = (ways.into_iter())
+            .map(|(_, _, took)| median(took).to_string())
+            .collect();
+        println!("{}", medians.join(" "));
     }
     Ok(())
 }
+
+/// What is compared: its name, and the two ways' cgroups and ports.
+type Pair<'a> = (&'static str, (&'a str, u16), (&'a str, u16));
 
 fn connect() -> Result<()> {
     let world = World::book_trip()?;
     let trips = world.pod_of("trips")?;
     let listener = trips.listen(PLAIN)?;
     thread::spawn(move || listener.incoming().for_each(drop));
-    // Both on one CPU: else it is their distance from the listener that is compared.
-    let pinned = ["-c", "0"];
+    let enrolled = world.client.cgroup().display().to_string();
+    // Beside the node's, so that no program is attached to it.
+    let free = world.node.cgroup().with_extension("free");
+    fs::create_dir(&free)?;
+    let free = free.display().to_string();
+    let (on, off) = (enrolled.as_str(), free.as_str());
+    let pairs: [Pair; 4] = [
+        (
+            "no program, twice: what the measurement is worth",
+            (off, PLAIN),
+            (off, PLAIN),
+        ),
+        (
+            "a port that no trigger names, accepted",
+            (off, PLAIN),
+            (on, PLAIN),
+        ),
+        (
+            "a port that no trigger names, refused",
+            (off, CLOSED),
+            (on, CLOSED),
+        ),
+        ("captured", (off, PLAIN), (on, CAPTURED)),
+    ];
+    // On one CPU: else it is their distance from the listener that is compared.
     let mut command = world.client.command_for(Duration::from_secs(1200), "taskset");
-    command.args(pinned).arg(own()?).arg("dial");
-    let mut enrolled = Worker::start(command)?;
-    // The same pod's network, in the cgroup of this process, which no program is attached to.
-    let netns = fs::read_to_string(world.client.cgroup().join("cgroup.procs"))?;
-    let process = netns.lines().next().context("the pod is empty")?.to_owned();
-    let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net=/proc/{process}/ns/net"))
-        .args(["--", "taskset"])
-        .args(pinned)
-        .arg(own()?)
-        .arg("dial");
-    let mut free = Worker::start(command)?;
-    let at = |port| SocketAddr::new(trips.ipv4(), port).to_string();
-    let (plain, closed, captured) = (at(PLAIN), at(CLOSED), at(CAPTURED));
-    let mut rows = Vec::new();
+    command.args(["-c", "0"]).arg(own()?).arg("dial");
+    let mut worker = Worker::start(command)?;
+    let mut rows = vec![Vec::new(); pairs.len()];
     for round in 0..ROUNDS {
-        let mut row = [0.0; 5];
-        // Each goes first as often as last, and behind each other's.
-        for place in 0..5 {
-            let place = if round % 2 == 0 { place } else { 4 - place };
-            let which = (place + round / 2) % 5;
+        for place in 0..pairs.len() {
+            let number = (place + round) % pairs.len();
+            let (_, one, other) = pairs[number];
             // For the listeners to be done with the batch before.
             thread::sleep(Duration::from_millis(4));
-            row[which] = match which {
-                0 => free.ask(&plain)?,
-                1 => enrolled.ask(&plain)?,
-                2 => free.ask(&closed)?,
-                3 => enrolled.ask(&closed)?,
-                _ => enrolled.ask(&captured)?,
-            };
+            let to = |(cgroup, port)| format!("{cgroup} {}", SocketAddr::new(trips.ipv4(), port));
+            writeln!(worker.input, "{} {}", to(one), to(other))?;
+            let line = worker.line()?;
+            let (one, other) = line.split_once(' ').context("two numbers")?;
+            rows[number].push((one.parse::<f64>()?, other.parse::<f64>()?));
         }
-        rows.push(row);
     }
-    enrolled.end()?;
-    free.end()?;
-    let of = |which: usize| median(rows.iter().map(|row| row[which]).collect());
-    let ratio = |a: usize, b: usize| median(rows.iter().map(|row| row[a] / row[b]).collect());
-    println!("connect(2), medians of {ROUNDS} interleaved rounds of {BATCH}:");
-    println!("| | µs | against no program |\n|---|---|---|");
-    println!("| no program, accepted | {:.1} | |", of(0) / 1000.0);
+    worker.end()?;
+    qbox_tests::wait_for("the cgroup to be empty", qbox_tests::DEADLINE, || {
+        Ok(fs::remove_dir(&free).is_ok().then_some(()))
+    })?;
+    println!("connect(2), medians of {ROUNDS} rounds, each of {BATCH} in turns:");
     println!(
-        "| programs, a port that no trigger names, accepted | {:.1} | ×{:.3} |",
-        of(1) / 1000.0,
-        ratio(1, 0)
+        "| | no program, µs | programs, µs | ratio | half of the rounds between |\n|---|---|---|---|---|"
     );
-    println!("| no program, refused | {:.1} | |", of(2) / 1000.0);
-    println!(
-        "| programs, a port that no trigger names, refused | {:.1} | ×{:.3} |",
-        of(3) / 1000.0,
-        ratio(3, 2)
-    );
-    println!("| captured | {:.1} | ×{:.3} |", of(4) / 1000.0, ratio(4, 0));
+    for ((name, ..), row) in pairs.iter().zip(rows) {
+        let column = |of: fn(&(f64, f64)) -> f64| sorted(row.iter().map(of).collect());
+        let ratios = column(|(one, other)| other / one);
+        println!(
+            "| {name} | {:.2} | {:.2} | ×{:.3} | {:.3}, {:.3} |",
+            at(&column(|(one, _)| *one), 2) / 1000.0,
+            at(&column(|(_, other)| *other), 2) / 1000.0,
+            at(&ratios, 2),
+            at(&ratios, 1),
+            at(&ratios, 3)
+        );
+    }
     Ok(())
 }
 

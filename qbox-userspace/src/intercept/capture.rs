@@ -405,7 +405,11 @@ impl Parts {
         Ok(Self {
             links,
             speaker,
-            destinations: Destinations::new(maps.take(names::DESTINATIONS)?, passed),
+            destinations: Destinations::new(
+                maps.take(names::DESTINATIONS)?,
+                maps.take(names::PORTS)?,
+                passed,
+            ),
             origins: maps.take(names::FLOWS)?,
             namespaces: maps.take(names::NAMESPACES)?,
             announced: maps.take(names::ANNOUNCED)?,

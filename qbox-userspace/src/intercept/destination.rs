@@ -1,11 +1,12 @@
-//! What is captured: ports, with or without addresses, as keys of the programs' trie, whose longest prefix decides.
+//! What is captured: ports, with or without addresses, as keys of the programs' trie, whose longest prefix decides; and before
+//! that a bit for each port that the trie has.
 
 use super::InterceptError;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{MapData, MapError};
+use aya::maps::{Array, MapData, MapError};
 use qbox_common::{
     Address, DESTINATION_ADDRESS_BITS, DESTINATION_PORT_BITS, Destination as Raw, MAX_DESTINATIONS, names,
-    scope,
+    port_bit, scope,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -123,17 +124,38 @@ fn entries(wanted: &[Destination], passed: &[Passed]) -> Result<Entries, Interce
     Ok(entries)
 }
 
-/// The programs' trie, and what it holds now.
+/// The words of PORTS that have bits.
+type Words = BTreeMap<u32, u64>;
+
+/// The bits of the entries' ports.
+fn words<'a>(entries: impl Iterator<Item = &'a Entry>) -> Words {
+    let mut words = Words::new();
+    for (_, port, _) in entries {
+        let (word, bit) = port_bit(port.to_be());
+        *words.entry(word).or_default() |= bit;
+    }
+    words
+}
+
+/// The programs' trie and ports, and what they hold now.
 pub(super) struct Destinations {
     trie: LpmTrie<MapData, Raw, u32>,
+    ports: Array<MapData, u64>,
+    words: Words,
     passed: Vec<Passed>,
     held: Entries,
 }
 
 impl Destinations {
-    pub(super) fn new(trie: LpmTrie<MapData, Raw, u32>, passed: Vec<Passed>) -> Self {
+    pub(super) fn new(
+        trie: LpmTrie<MapData, Raw, u32>,
+        ports: Array<MapData, u64>,
+        passed: Vec<Passed>,
+    ) -> Self {
         Self {
             trie,
+            ports,
+            words: Words::new(),
             passed,
             held: Entries::new(),
         }
@@ -149,13 +171,33 @@ impl Destinations {
                 limit: MAX_DESTINATIONS,
             });
         };
+        // The ports' bits are there as long as any entry is: before it, and after it.
+        self.set_ports(words(self.held.keys().chain(wanted.keys())))?;
         if change.room_for_both {
             self.insert(&change.new)?;
-            self.remove(&change.old)
+            self.remove(&change.old)?;
         } else {
             self.remove(&change.old)?;
-            self.insert(&change.new)
+            self.insert(&change.new)?;
         }
+        self.set_ports(words(self.held.keys()))
+    }
+
+    fn set_ports(&mut self, wanted: Words) -> Result<(), InterceptError> {
+        let gone = self.words.keys().filter(|word| !wanted.contains_key(*word));
+        let gone: Vec<(u32, u64)> = gone.map(|word| (*word, 0)).collect();
+        for (word, bits) in gone.into_iter().chain(wanted) {
+            if self.words.get(&word) == Some(&bits) {
+                continue;
+            }
+            let set = self.ports.set(word, bits, 0);
+            set.map_err(|error| InterceptError::map(names::PORTS, &error))?;
+            match bits {
+                0 => drop(self.words.remove(&word)),
+                bits => drop(self.words.insert(word, bits)),
+            }
+        }
+        Ok(())
     }
 
     /// How many entries it holds.
@@ -262,6 +304,19 @@ mod tests {
             entry(80, "10.0.0.1", 32),
         ] {
             assert_eq!(scope(wider), scope::FAR);
+        }
+    }
+
+    #[test]
+    fn each_port_has_a_bit() {
+        let entries: Vec<Entry> = [80, 81, 8080, u16::MAX].map(|port| (16, port, [0; 16])).to_vec();
+        let words = words(entries.iter().chain(&entries[..1]));
+        let set: u32 = words.values().map(|bits| bits.count_ones()).sum();
+        assert_eq!(set, 4, "{words:?}");
+        for (_, port, _) in entries {
+            // As a program has it: the bytes of the wire, read as a number of its own.
+            let (word, bit) = port_bit(u16::from_ne_bytes(port.to_be_bytes()));
+            assert_ne!(words[&word] & bit, 0, "{port}");
         }
     }
 

@@ -90,6 +90,7 @@ const IMPURE: &[&str] = &[
     "k8s_openapi",
     "kube",
     "libc",
+    "libmimalloc_sys",
     "memchr",
     "mio",
     "mimalloc",

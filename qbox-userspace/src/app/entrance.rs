@@ -152,8 +152,12 @@ impl Entrance {
     fn explicit(address: SocketAddr, proxy: Proxy<Gateway>) -> anyhow::Result<Self> {
         let sink = Arc::new(move |accepted: ExplicitAccepted| {
             let proxy = proxy.clone();
-            let ExplicitAccepted { stream, peer } = accepted;
-            tokio::spawn(async move { proxy.serve_explicit(stream, peer).await });
+            let ExplicitAccepted {
+                stream,
+                peer,
+                listens,
+            } = accepted;
+            tokio::spawn(async move { proxy.serve_explicit(stream, peer, listens).await });
         });
         let listener = explicit::listen(address, sink)
             .with_context(|| format!("can't listen on {address} (`listen` of [explicit])"))?;

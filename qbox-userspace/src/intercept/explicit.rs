@@ -16,6 +16,8 @@ pub struct ExplicitAccepted {
     pub stream: TcpStream,
     /// The client.
     pub peer: SocketAddr,
+    /// Where the port is, as [`Listener::address`].
+    pub listens: SocketAddr,
 }
 
 /// Takes the connections. It must not block: it runs on the acceptor's task.
@@ -49,7 +51,11 @@ pub fn listen(address: SocketAddr, sink: ExplicitSink) -> io::Result<Listener> {
     let listener = TcpListener::from_std(socket.into())?;
     let address = listener.local_addr()?;
     let work = accept(listener, format!("explicit {address}"), move |stream, peer| {
-        sink(ExplicitAccepted { stream, peer });
+        sink(ExplicitAccepted {
+            stream,
+            peer,
+            listens: address,
+        });
     });
     Ok(Listener {
         address,
@@ -69,6 +75,7 @@ mod tests {
         let client = TcpStream::connect(listener.address()).await.unwrap();
         let accepted = receiver.recv().await.unwrap();
         assert_eq!(accepted.peer, client.local_addr().unwrap());
+        assert_eq!(accepted.listens, listener.address());
         let address = listener.address();
         drop(listener);
         tokio::task::yield_now().await;

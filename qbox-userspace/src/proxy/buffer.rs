@@ -1,4 +1,5 @@
-//! The bytes of one direction between being read and being passed on. Knows no protocol.
+//! The bytes of one direction between being read and being passed on. Knows no protocol. Memory is lent by the thread for as long
+//! as there are bytes: a connection that waits has none, and those that don't share what is warm in the processor's cache.
 //!
 //! ```text
 //! start ............ scanned ............ end
@@ -7,17 +8,45 @@
 //! ```
 
 use super::sock;
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
-/// Bytes at first: enough for any usual head, and small for a connection that idles.
+/// Bytes for what is half said when no more comes: enough for any usual head.
 const SMALL: usize = 16 << 10;
-/// Bytes once a read has filled the small one: measured to be twice as fast for bodies as 16 KiB.
+/// Bytes of what a read may bring: measured to be twice as fast for bodies as 16 KiB.
 const LARGE: usize = 64 << 10;
+/// How many that nobody needs for now a thread keeps.
+const SPARES: usize = 8;
 
-/// A buffer that is allocated at the first byte, and reused for the connection's life.
+thread_local! {
+    static SPARE: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread that ends has none to spare.
+fn lend() -> Vec<u8> {
+    let spare = SPARE.try_with(|spare| {
+        let mut all = spare.take();
+        let one = all.pop();
+        spare.set(all);
+        one
+    });
+    spare.ok().flatten().unwrap_or_else(|| vec![0; LARGE])
+}
+
+fn give_back(data: Vec<u8>) {
+    let _ = SPARE.try_with(|spare| {
+        let mut all = spare.take();
+        if data.len() == LARGE && all.len() < SPARES {
+            all.push(data);
+        }
+        spare.set(all);
+    });
+}
+
+/// A buffer that has memory while it holds something.
 #[derive(Debug)]
 pub(super) struct Buffer {
     data: Vec<u8>,
@@ -25,7 +54,6 @@ pub(super) struct Buffer {
     scanned: usize,
     end: usize,
     max: usize,
-    bulk: bool,
     marked: bool,
 }
 
@@ -40,7 +68,6 @@ impl Buffer {
             scanned: 0,
             end: 0,
             max,
-            bulk: false,
             marked: false,
         }
     }
@@ -119,35 +146,52 @@ impl Buffer {
         stream: &TcpStream,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        // Wait first: a connection that has not spoken yet has no buffer.
+        let filled = self.poll_read(stream, context);
+        if filled.is_pending() {
+            self.rest();
+        }
+        filled
+    }
+
+    fn poll_read(&mut self, stream: &TcpStream, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Wait first: what has come decides whether memory is needed.
         ready!(stream.poll_read_ready(context))?;
         self.make_room();
         let room = self.data.get_mut(self.end..).unwrap_or_default();
         if room.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        let size = room.len();
         let count = ready!(sock::poll_read(stream, context, room, self.marked))?;
         self.end += count;
-        self.bulk = count == size;
         Poll::Ready(Ok(count))
     }
 
-    /// Gives a large buffer back: nothing is expected for a while.
-    pub(super) fn rest(&mut self) {
-        if self.is_empty() && self.data.len() > SMALL {
-            self.data = Vec::new();
-            self.bulk = false;
+    /// Gives memory back that isn't needed while no more comes.
+    fn rest(&mut self) {
+        if self.is_empty() {
+            (self.start, self.scanned, self.end) = (0, 0, 0);
+            give_back(std::mem::take(&mut self.data));
+            return;
         }
+        let held = self.end - self.start;
+        if held >= SMALL || self.data.len() <= SMALL {
+            return;
+        }
+        let mut least = vec![0; SMALL];
+        let bytes = self.data.get(self.start..self.end).unwrap_or_default();
+        if let Some(place) = least.get_mut(..held) {
+            place.copy_from_slice(bytes);
+        }
+        self.scanned -= self.start;
+        (self.start, self.end) = (0, held);
+        give_back(std::mem::replace(&mut self.data, least));
     }
 
     fn make_room(&mut self) {
         if self.is_empty() {
             (self.start, self.scanned, self.end) = (0, 0, 0);
-            if self.data.is_empty() {
-                self.data = vec![0; SMALL];
-            } else if self.bulk && self.data.len() < LARGE {
-                self.data = vec![0; LARGE];
+            if self.data.len() < LARGE {
+                self.data = lend();
             }
         } else if self.end == self.data.len() {
             if self.start > 0 {
@@ -188,18 +232,54 @@ mod tests {
     }
 
     #[test]
-    fn gives_back_what_is_large_and_empty() {
+    fn what_waits_has_as_much_memory_as_it_needs() {
         let mut buffer = Buffer::new(1 << 16);
-        buffer.feed(&[b'x'; LARGE]);
+        buffer.make_room();
+        assert_eq!(buffer.data.len(), LARGE);
+        let lent = buffer.data.as_ptr();
+        buffer.end = LARGE;
         buffer.rest();
-        assert!(buffer.capacity() >= LARGE, "it is in use");
-        buffer.skip(LARGE);
+        assert_eq!(buffer.data.len(), LARGE, "it is in use");
+        buffer.data[LARGE - 5..].copy_from_slice(b"hello");
+        buffer.skip(LARGE - 5);
+        buffer.scan(1);
+        buffer.rest();
+        assert_eq!((buffer.pending(), buffer.fresh()), (&b"h"[..], &b"ello"[..]));
+        assert_eq!(buffer.data.len(), SMALL);
+        buffer.written();
+        buffer.skip(4);
         buffer.rest();
         assert_eq!(buffer.capacity(), 0);
-        buffer.feed(b"small");
-        buffer.skip(5);
+        // What was given back is lent again.
+        let mut other = Buffer::new(1 << 16);
+        other.make_room();
+        assert_eq!(other.data.as_ptr(), lent);
+        other.rest();
+        assert_eq!(other.capacity(), 0);
+        for _ in 0..2 * SPARES {
+            give_back(vec![0; LARGE]);
+        }
+        assert_eq!(SPARE.take().len(), SPARES);
+    }
+
+    #[test]
+    fn what_does_not_fit_gets_more_room() {
+        let mut buffer = Buffer::new(100_000);
+        buffer.make_room();
+        buffer.end = SMALL - 1;
         buffer.rest();
-        assert!(buffer.capacity() > 0, "small ones stay");
+        assert_eq!(buffer.data.len(), SMALL);
+        buffer.end = SMALL;
+        buffer.make_room();
+        assert_eq!(buffer.data.len(), LARGE);
+        buffer.end = LARGE;
+        buffer.make_room();
+        assert_eq!(buffer.data.len(), 100_001);
+        buffer.end = 100_001;
+        buffer.make_room();
+        assert_eq!(buffer.data.len(), 100_001);
+        buffer.rest();
+        assert_eq!(buffer.end, 100_001);
     }
 
     #[test]

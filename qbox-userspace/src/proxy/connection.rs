@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// A response that the client waits for, in the order of the requests (RFC 9112, 9.3.2).
 #[derive(Debug, Default)]
@@ -124,8 +125,8 @@ pub(super) struct State {
     pub(super) started: bool,
     /// The request side ends the connection: nothing of the upstream's goes out.
     pub(super) aborting: bool,
-    /// The client speaks HTTP/2: what it has said. Both sides leave the connection to [`http2`].
-    pub(super) http2: Option<Buffer>,
+    /// The client speaks HTTP/2: what it has said, and when. Both sides leave the connection to [`http2`].
+    pub(super) http2: Option<(Buffer, Instant)>,
     /// What the upstream has said, left for [`http2`].
     pub(super) unread: Option<Buffer>,
 }
@@ -358,10 +359,12 @@ async fn serve_http2<H: Handler>(link: &Link<'_, H>, open: u64) -> End {
         };
         (upstream, state.http2.take(), state.unread.take())
     });
+    let (from_client, came) = from_client.unwrap_or_else(|| (Buffer::new(head), Instant::now()));
     let begun = http2::Begun {
         client: link.client,
         upstream,
-        from_client: from_client.unwrap_or_else(|| Buffer::new(head)),
+        from_client,
+        came,
         from_upstream: from_upstream.unwrap_or_else(|| Buffer::new(head)),
     };
     match http2::run(link.inner, open, link.from, begun).await {

@@ -109,16 +109,27 @@ fn authority(bytes: &[u8]) -> Result<Authority, Malformed> {
     })
 }
 
-/// Connecting to `target` would lead back to the listener at `local`.
+/// Connecting to `target` would lead to the listener on `listens`. Another address with its port is another's listener, this
+/// machine's own ones too; a listener on no particular address has them all.
 ///
 /// Whether an address is this machine's own the routing table says: a datagram socket that is connected to it (nothing
 /// is sent) then has that very address.
-pub(super) fn loops(local: SocketAddr, target: SocketAddr) -> bool {
-    let ip = target.ip().to_canonical();
-    if target.port() != local.port() {
+pub(super) fn leads_to(listens: SocketAddr, target: SocketAddr) -> bool {
+    if target.port() != listens.port() {
         return false;
     }
-    ip.is_loopback() || ip.is_unspecified() || ip == local.ip().to_canonical() || is_own(ip)
+    // connect(2) takes the unspecified address for the loopback.
+    let ip = match target.ip().to_canonical() {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    match listens.ip().to_canonical() {
+        IpAddr::V4(own) if own.is_unspecified() => ip.is_ipv4() && (ip.is_loopback() || is_own(ip)),
+        // Both families come to it (ipv6(7), IPV6_V6ONLY).
+        IpAddr::V6(own) if own.is_unspecified() => ip.is_loopback() || is_own(ip),
+        own => ip == own,
+    }
 }
 
 fn is_own(ip: IpAddr) -> bool {
@@ -165,20 +176,30 @@ mod tests {
     }
 
     #[test]
-    fn its_own_port_on_its_own_addresses_is_a_loop() {
+    fn what_leads_back_to_a_listener() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let local = address("127.0.0.1:3001");
-        for target in [
-            "127.0.0.1:3001",
-            "127.0.0.9:3001",
-            "[::1]:3001",
-            "0.0.0.0:3001",
-            "[::ffff:127.0.0.1]:3001",
+        let own = ["127.0.0.1:3001", "[::ffff:127.0.0.1]:3001", "0.0.0.0:3001"];
+        let v4 = ["127.0.0.9:3001", "[::ffff:127.0.0.9]:3001"];
+        let v6 = ["[::1]:3001", "[::]:3001"];
+        let never = ["127.0.0.1:3002", "192.0.2.1:3001", "[2001:db8::1]:3001"];
+        for (listens, leads, others) in [
+            ("127.0.0.1:3001", [&own[..], &[]], [&v4[..], &v6]),
+            ("[::1]:3001", [&v6[..], &[]], [&own[..], &v4]),
+            ("0.0.0.0:3001", [&own[..], &v4], [&v6[..], &[]]),
+            ("[::ffff:127.0.0.1]:3001", [&own[..], &[]], [&v4[..], &v6]),
         ] {
-            assert!(loops(local, address(target)), "{target}");
+            for target in leads.concat() {
+                assert!(leads_to(address(listens), address(target)), "{target}, {listens}");
+            }
+            for target in [others.concat(), never.to_vec()].concat() {
+                assert!(
+                    !leads_to(address(listens), address(target)),
+                    "{target}, {listens}"
+                );
+            }
         }
-        for target in ["127.0.0.1:3002", "192.0.2.1:3001"] {
-            assert!(!loops(local, address(target)), "{target}");
+        for target in [&own[..], &v4, &v6].concat() {
+            assert!(leads_to(address("[::]:3001"), address(target)), "{target}");
         }
     }
 

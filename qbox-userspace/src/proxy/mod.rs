@@ -4,8 +4,7 @@
 //! Each client connection has one upstream connection, which is dialled at once, from inside the pod's namespace: the
 //! service sees the pod's address, and a server that speaks first is heard. (If the first request is taken it is given
 //! back, and dialled again when a request passes.) httparse only observes; what goes out are the very bytes that came in.
-//! Memory per connection is bounded: two buffers of 16 to 64 KiB, the larger only while bodies flow, and a request that is
-//! taken. A service that can't be reached is a 502 (504 if it does not answer the connect) to HTTP, a reset to all else.
+//! Memory per connection is bounded: two buffers of up to 64 KiB, none while nothing is said, and a request that is taken. A service that can't be reached is a 502 (504 if it does not answer the connect) to HTTP, a reset to all else.
 //!
 //! Knows no saga. No errors leave this room: what goes wrong with a connection is seen by its two ends, as HTTP or as a
 //! reset, and by the [`Counters`].
@@ -22,6 +21,7 @@ mod head;
 mod http2;
 mod inner;
 mod listener;
+mod orphan;
 mod reply;
 mod request;
 mod response;
@@ -87,6 +87,8 @@ struct Origin {
     via: Via,
     /// `None`: each request says itself.
     destination: Option<SocketAddr>,
+    /// Where the listener is that requests which name their place must not lead back to.
+    listens: Option<SocketAddr>,
     /// Its pod is captured no more.
     left: Arc<AtomicBool>,
 }
@@ -130,6 +132,7 @@ impl<H: Handler> Proxy<H> {
                 peer,
                 via,
                 destination: Some(destination),
+                listens: None,
                 left,
             },
         )
@@ -137,9 +140,9 @@ impl<H: Handler> Proxy<H> {
     }
 
     /// Serves a connection to the explicit port to its end: each request says itself where it goes, by its target or its
-    /// Host, and goes there from this node. CONNECT is answered 501, a request for this very port 508, one for
-    /// [`Settings::private`] 403.
-    pub async fn serve_explicit(&self, stream: TcpStream, peer: SocketAddr) {
+    /// Host, and goes there from this node. CONNECT is answered 501, a request that would come back to the listener (on `listens`)
+    /// 508, one for [`Settings::private`] 403.
+    pub async fn serve_explicit(&self, stream: TcpStream, peer: SocketAddr, listens: SocketAddr) {
         sock::keep_alive(&stream);
         self.serve(
             stream,
@@ -147,6 +150,7 @@ impl<H: Handler> Proxy<H> {
                 peer,
                 via: Via::Node,
                 destination: None,
+                listens: Some(listens),
                 left: Arc::default(),
             },
         )

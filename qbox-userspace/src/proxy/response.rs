@@ -5,7 +5,7 @@
 
 use super::buffer::Buffer;
 use super::connection::{Failure, Link, State, Target, Upstream};
-use super::explicit::loops;
+use super::explicit::leads_to;
 use super::framing::Body;
 use super::head::{self, End};
 use super::inner::Phase as Life;
@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long a client may take nothing of what a service has sent that has then broken its connection.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// What a drain puts into the last response's head, before its own fields: some clients look at the first of a name alone.
 const CLOSE: &[u8] = b"Connection: close\r\n";
 
@@ -212,15 +212,14 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
     }
 
     async fn first_of(&self, addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-        let local = self.link.client.local_addr()?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            if loops(local, address) {
+            if self.link.from.listens.is_some_and(|own| leads_to(own, address)) {
                 last = io::Error::other(Closed::Loop);
                 continue;
             }
             let private = self.link.inner.settings.private;
-            if private.is_some_and(|private| loops(private, address)) {
+            if private.is_some_and(|private| leads_to(private, address)) {
                 last = io::Error::other(Closed::Private);
                 continue;
             }
@@ -267,15 +266,11 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
             if link.peek(|state| state.http2.is_some()) {
                 return Poll::Ready(Read::Left);
             }
-            let read = buffer.poll_fill(upstream, context).map(|result| match result {
+            buffer.poll_fill(upstream, context).map(|result| match result {
                 Ok(0) => Read::End,
                 Ok(_) => Read::Some,
                 Err(_) => Read::Broken,
-            });
-            if read.is_pending() && link.peek(|state| state.idle()) {
-                buffer.rest();
-            }
-            read
+            })
         })
         .await
     }

@@ -229,6 +229,6 @@ metrics! {
         ERRORS: Counter "proxy_errors" ["kind"]
             "What went wrong between a client and its upstream, by kind", "`dial`, `malformed`, `head_too_large`, `body_too_large`, `response`, `streams`, `client`, `upstream`, `aborted`.";
         RELAY: Histogram "relay_duration" []
-            "What Qbox adds to a request that it passes on: from the arrival of its head to when it was written to the service", "With the wait for a connection there. HTTP/1.";
+            "What Qbox adds to a request that it passes on: from the arrival of its head to when it was written to the service", "With the wait for a connection there.";
     }
 }

@@ -476,6 +476,7 @@ impl Relay<'_> {
         stream.up = up_id;
         self.streams.insert(id, stream);
         self.counters.passed.add();
+        self.passing += 1;
         self.pass_block(up_id, block, fields);
     }
 

@@ -23,6 +23,7 @@ use super::buffer::Buffer;
 use super::connection::Failure;
 use super::inner::{Inner, Phase};
 use super::reply::problem;
+use super::response::PATIENCE;
 use super::{Handled, Handler, Origin, sock};
 use client::Above;
 use frame::{Code, Error};
@@ -65,6 +66,8 @@ pub(super) struct Begun<'a> {
     pub(super) upstream: Result<Arc<TcpStream>, Failure>,
     /// What the client has said: the preface at least.
     pub(super) from_client: Buffer,
+    /// When.
+    pub(super) came: Instant,
     /// What the service has.
     pub(super) from_upstream: Buffer,
 }
@@ -130,6 +133,9 @@ pub(super) async fn run<H: Handler>(inner: &Inner<H>, open: u64, from: &Origin, 
             breaks: None,
         }),
         upstream_broke: false,
+        patience: None,
+        came: begun.came,
+        passing: 0,
         deaf: false,
         refused: false,
         timer: None,
@@ -168,6 +174,11 @@ struct Session<'a, H> {
     client: Side<'a>,
     upstream: Option<Side<'a>>,
     upstream_broke: bool,
+    /// The service has broken the connection: until when the client may take nothing of what it had sent.
+    patience: Option<Instant>,
+    /// When the oldest of the heads was read that wait to be written to the service, and how many do.
+    came: Instant,
+    passing: u32,
     /// The service takes no more bytes.
     deaf: bool,
     refused: bool,
@@ -256,6 +267,7 @@ impl<H: Handler> Session<'_, H> {
                 Ok(took) => moved |= self.client.took(took),
                 Err(error) => self.refuse(error),
             }
+            self.passing += std::mem::take(&mut self.relay.passing);
         }
         if let Some(upstream) = &mut self.upstream {
             match self.relay.upstream(upstream.buffer.fresh()) {
@@ -314,7 +326,12 @@ impl<H: Handler> Session<'_, H> {
             self.relay.tick(now);
             moved = true;
         }
-        let Some(due) = self.relay.due().into_iter().chain(self.lonely).min() else {
+        self.patience = match self.upstream_broke && self.upstream.is_some() {
+            true => self.patience.or(Some(now + PATIENCE)),
+            false => None,
+        };
+        let due = self.relay.due().into_iter().chain(self.lonely);
+        let Some(due) = due.chain(self.patience).min() else {
             self.timer = None;
             return moved;
         };
@@ -328,6 +345,9 @@ impl<H: Handler> Session<'_, H> {
     fn write(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved =
             flush(self.client.stream, context, &mut self.relay.down.bytes).map_err(|()| End::ClientBroke)?;
+        if moved {
+            self.patience = None; // it takes something
+        }
         let Some(up) = &mut self.relay.up else {
             return Ok(moved);
         };
@@ -335,7 +355,14 @@ impl<H: Handler> Session<'_, H> {
             up.bytes.clear();
         } else if let Some(upstream) = &self.upstream {
             match flush(upstream.stream, context, &mut up.bytes) {
-                Ok(wrote) => moved |= wrote,
+                Ok(wrote) => {
+                    moved |= wrote;
+                    if up.bytes.is_empty() {
+                        let took = self.came.elapsed();
+                        (0..std::mem::take(&mut self.passing))
+                            .for_each(|_| self.inner.counters.relay.add(took));
+                    }
+                }
                 // What it still has to say goes to the client first.
                 Err(()) => {
                     self.deaf = true;
@@ -348,6 +375,9 @@ impl<H: Handler> Session<'_, H> {
 
     /// Whether the connection is over. Each side's FIN is passed on once all before it is written.
     fn over(&mut self) -> Option<End> {
+        if self.patience.is_some_and(|until| until <= Instant::now()) {
+            return Some(End::UpstreamBroke);
+        }
         if !self.relay.down.bytes.is_empty() {
             return None;
         }
@@ -384,9 +414,14 @@ impl<H: Handler> Session<'_, H> {
                     (self.client.ended, moved) = (true, true);
                     self.relay.client_ended();
                 }
-                Poll::Ready(Ok(_)) => moved = true,
+                Poll::Ready(Ok(_)) => {
+                    moved = true;
+                    if self.passing == 0 {
+                        self.came = Instant::now();
+                    }
+                }
                 Poll::Ready(Err(_)) => return Err(End::ClientBroke),
-                Poll::Pending => self.client.buffer.rest(),
+                Poll::Pending => {}
             }
         } else if self.client.breaks(context) {
             return Err(End::ClientBroke);
@@ -394,19 +429,22 @@ impl<H: Handler> Session<'_, H> {
         let Some(upstream) = &mut self.upstream else {
             return Ok(moved);
         };
-        if upstream.ended || upstream.held {
+        if upstream.ended {
             return Ok(moved);
+        }
+        if upstream.held {
+            // What it had sent can still be read, and is once the client takes it.
+            let breaks = !self.upstream_broke && upstream.breaks(context);
+            self.upstream_broke |= breaks;
+            return Ok(moved | breaks);
         }
         match upstream.buffer.poll_fill(upstream.stream, context) {
             Poll::Ready(Ok(count)) if count > 0 => return Ok(true),
             Poll::Ready(end) => {
                 upstream.ended = true;
-                self.upstream_broke = end.is_err();
+                self.upstream_broke |= end.is_err();
             }
-            Poll::Pending => {
-                upstream.buffer.rest();
-                return Ok(moved);
-            }
+            Poll::Pending => return Ok(moved),
         }
         self.relay.upstream_rest(upstream.buffer.fresh());
         if self.relay.owes() && !self.relay.raw {

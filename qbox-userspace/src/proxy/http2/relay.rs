@@ -183,6 +183,8 @@ pub(super) struct Relay<'a> {
     /// GOAWAY told the client that streams above this one are not served.
     pub(super) serves: u32,
     leaving: Leaving,
+    /// Requests' heads that pass and have not been counted yet.
+    pub(super) passing: u32,
     /// The service should have begun by then.
     hello: Instant,
     pub(super) own: Own,
@@ -223,6 +225,7 @@ impl<'a> Relay<'a> {
             shrunk: None,
             serves: MAX_STREAM,
             leaving: Leaving::No,
+            passing: 0,
             hello: Instant::now() + limits.wait,
             own: Own::default(),
             responses,

@@ -14,10 +14,10 @@ use super::explicit::Authority;
 use super::head;
 use super::inner::Phase as Life;
 use super::sock::Cut;
-use super::{Handler, sock};
+use super::{Handler, orphan, sock};
 use scan::{Phase, Scan};
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -236,15 +236,27 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 }
             });
         }
-        let upstream = self
-            .link
-            .until_client(|state| match &state.upstream {
-                Upstream::Ready(upstream) => Some(Ok(Arc::clone(upstream))),
-                Upstream::Failed(failure) => Some(Err(failure.clone())),
-                Upstream::None | Upstream::Shelved => Some(Err(Failure::nowhere())),
-                Upstream::Wanted(_) | Upstream::Dialling => None,
-            })
-            .await?;
+        // What a program has said is for its service, even if it has gone. One that has said nothing wants nothing any more: where
+        // nothing is captured its connect(2) would have ended with it.
+        let silent = matches!(self.phase, Phase::Detect) && self.buffer.is_empty();
+        let Link { client, from, .. } = *self.link;
+        let gone = async {
+            match silent {
+                true => Box::pin(orphan::closed(client, &from.via)).await,
+                false => pending().await,
+            }
+        };
+        let connected = self.link.until_client(|state| match &state.upstream {
+            Upstream::Ready(upstream) => Some(Ok(Arc::clone(upstream))),
+            Upstream::Failed(failure) => Some(Err(failure.clone())),
+            Upstream::None | Upstream::Shelved => Some(Err(Failure::nowhere())),
+            Upstream::Wanted(_) | Upstream::Dialling => None,
+        });
+        let upstream = tokio::select! {
+            biased;
+            connected = connected => connected?,
+            () = gone => return Err(RequestEnd::ClientBroke),
+        };
         if let Ok(upstream) = &upstream {
             self.upstream = Some(Arc::clone(upstream));
         }
@@ -295,12 +307,9 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 return Poll::Pending;
             }
             let draining = link.phase() != Life::Running;
-            if idle && buffer.is_empty() {
-                // The client knows: it has heard so with the last response.
-                if draining && closing {
-                    return Poll::Ready(Read::Drained);
-                }
-                buffer.rest();
+            // The client knows: it has heard so with the last response.
+            if idle && buffer.is_empty() && draining && closing {
+                return Poll::Ready(Read::Drained);
             }
             let limit = match (detecting, buffer.is_empty()) {
                 (true, false) => settings.detect_timeout,
@@ -422,7 +431,8 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             };
         }
         let buffer = std::mem::replace(&mut self.buffer, Buffer::new(0));
-        self.link.update(|state| state.http2 = Some(buffer));
+        let came = self.came;
+        self.link.update(|state| state.http2 = Some((buffer, came)));
         // Why there is none is told there.
         match self.upstream().await {
             Ok(_) => RequestEnd::Http2,

@@ -270,6 +270,38 @@ async fn a_client_that_breaks_before_its_service_is_there() {
     }
 }
 
+/// A client that has said nothing and closes its socket wants no connection any more; one that ends its own direction alone, or
+/// has said something, gets it.
+#[tokio::test]
+async fn a_client_that_ends_before_its_service_is_there() {
+    let deaf = Deaf::new();
+    let rig = Rig::with(Settings {
+        connect_timeout: Duration::from_secs(600),
+        ..Settings::default()
+    })
+    .await;
+    let silent = rig.client_of(deaf.address()).await;
+    let mut half = rig.client_of(deaf.address()).await;
+    let mut hasty = rig.client_of(deaf.address()).await;
+    half.finish().await;
+    hasty.send(TLS).await;
+    drop((silent, hasty));
+    timeout(PATIENCE, async {
+        while rig.proxy.counters().connections.get() < 3 || rig.proxy.open() > 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("it is not noticed that a client has gone");
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        heard.push(deaf.next().await.rest_bytes().await);
+    }
+    heard.sort();
+    assert_eq!(heard, [b"", TLS]);
+    drop(half);
+}
+
 #[tokio::test]
 async fn one_direction_ends_and_the_other_goes_on() {
     let rig = Rig::new().await;

@@ -170,3 +170,18 @@ async fn what_is_this_machines_own_is_not_reached_through_it() {
         assert!(answer.starts_with("HTTP/1.1 403 "), "{request}: {answer}");
     }
 }
+
+/// The port is Qbox's own on its own address alone.
+#[tokio::test]
+async fn another_address_with_the_listeners_port() {
+    let rig = Rig::new().await;
+    let port = rig.front.local_addr().unwrap().port();
+    let other = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let mut client = rig.explicit().await;
+    let request = format!("GET / HTTP/1.1\r\nHost: 127.0.0.2:{port}\r\n\r\n");
+    client.send(&request).await;
+    let mut server = Peer::new(timeout(PATIENCE, other.accept()).await.unwrap().unwrap().0);
+    server.expect(&request).await;
+    server.send(OK).await;
+    client.expect(OK).await;
+}

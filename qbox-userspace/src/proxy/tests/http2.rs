@@ -169,6 +169,7 @@ async fn what_is_said_passes() {
         ("answer".to_owned(), Some(trailers))
     );
     assert_eq!(ends.rig.proxy.counters().passed.get(), 1);
+    assert_eq!(ends.rig.proxy.counters().relay.get().count(), 1);
     assert_eq!(ends.rig.proxy.counters().http2.get(), 1);
 }
 
@@ -444,6 +445,7 @@ async fn a_thousand_streams() {
         };
         assert_eq!((status.as_u16(), body.as_str()), expected);
     }
+    assert_eq!(ends.rig.proxy.counters().relay.get().count(), 900);
 }
 
 /// What the service may send is what the client takes, and the proxy keeps next to nothing of it.

@@ -431,7 +431,7 @@ async fn a_table_that_the_client_makes_smaller() {
 
 impl Peer {
     /// Everything up to the peer's FIN or reset.
-    async fn rest_bytes(&mut self) -> Vec<u8> {
+    pub(super) async fn rest_bytes(&mut self) -> Vec<u8> {
         let mut got = Vec::new();
         let _ = timeout(PATIENCE, self.stream.read_to_end(&mut got))
             .await
@@ -583,4 +583,36 @@ async fn a_trigger_and_a_service_that_stays_silent() {
     assert_eq!(frames[5].1, b"trip");
     assert!(client.rest_bytes().await.is_empty());
     assert_eq!(rig.proxy.counters().errors.upstream.get(), 1);
+}
+
+/// As over HTTP/1: who takes nothing is told soon that its service has broken the connection; who reads gets all of it first.
+#[tokio::test]
+async fn a_service_that_breaks_off_a_client_that_does_not_read() {
+    let data = frame(0, 0, 1, &[b'x'; 16_384]);
+    for reads in [false, true] {
+        let mut ends = Frames::new().await;
+        ends.client.send(headers(1, true, b"")).await;
+        assert_eq!(next(&mut ends.service).await.0, (1, 5, 1));
+        ends.service.send(frame(1, 4, 1, b"\x88")).await;
+        let mut sent = 0;
+        let mut left: &[u8] = &data;
+        while let Ok(count) = timeout(Duration::from_millis(300), ends.service.stream.write(left)).await {
+            left = &left[count.unwrap()..];
+            if left.is_empty() {
+                (sent, left) = (sent + 1, &data);
+            }
+            assert!(sent < 1 << 14, "all of it was taken in");
+        }
+        ends.service.reset();
+        if reads {
+            assert_eq!(next(&mut ends.client).await.0, (1, 4, 1));
+            // What the service's kernel still had of it is lost with the reset.
+            for _ in 0..8 {
+                let (head, payload) = next(&mut ends.client).await;
+                assert_eq!((head, payload.len()), ((0, 0, 1), 16_384));
+            }
+        }
+        ends.client.expect_broken().await;
+        assert_eq!(ends.rig.proxy.counters().errors.upstream.get(), 1);
+    }
 }

@@ -138,8 +138,8 @@ impl Rig {
             .await
             .unwrap();
         let (stream, peer) = self.front.accept().await.unwrap();
-        let proxy = self.proxy.clone();
-        tokio::spawn(async move { proxy.serve_explicit(stream, peer).await });
+        let (proxy, listens) = (self.proxy.clone(), self.front.local_addr().unwrap());
+        tokio::spawn(async move { proxy.serve_explicit(stream, peer, listens).await });
         Peer::new(client)
     }
 
@@ -170,7 +170,7 @@ async fn nowhere() -> SocketAddr {
 /// A service that neither accepts nor refuses: its queue of one connection is full.
 struct Deaf {
     listener: socket2::Socket,
-    _waiting: std::net::TcpStream,
+    waiting: std::net::TcpStream,
 }
 
 impl Deaf {
@@ -183,8 +183,25 @@ impl Deaf {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         Self {
             listener,
-            _waiting: std::net::TcpStream::connect(address).unwrap(),
+            waiting: std::net::TcpStream::connect(address).unwrap(),
         }
+    }
+
+    /// It has an ear again: the next connection that comes, but for its own.
+    async fn next(&self) -> Peer {
+        let own = self.waiting.local_addr().unwrap();
+        let accepted = timeout(PATIENCE, async {
+            loop {
+                match self.listener.accept() {
+                    Ok((_, peer)) if peer.as_socket() == Some(own) => {}
+                    Ok((stream, _)) => break stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let stream = accepted.await.expect("no connection came");
+        stream.set_nonblocking(true).unwrap();
+        Peer::new(TcpStream::from_std(stream.into()).unwrap())
     }
 
     fn address(&self) -> SocketAddr {

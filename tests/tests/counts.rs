@@ -13,10 +13,10 @@ const MANY: u32 = 240;
 
 /// A saga of three steps at once, its journal synced.
 const SYNCED: Calls = Calls {
-    reads: 4.1,
-    writes: 7.6,
-    waits: 7.2,
-    others: 55.0,
+    reads: 4.3,
+    writes: 7.0,
+    waits: 7.0,
+    others: 20.0,
 };
 /// The same with `durability = "none"`.
 const UNSYNCED: Calls = Calls {
@@ -35,7 +35,7 @@ const PASSED: Calls = Calls {
 /// How far a count may be from its figure: a part of it, and so much more. Reads and writes follow from what is done.
 const CLOSE: (f64, f64) = (0.05, 0.2);
 /// How often a thread waits or wakes another one is also chance; and less of it is always well.
-const LOOSE: (f64, f64) = (0.3, 1.0);
+const LOOSE: (f64, f64) = (0.5, 1.5);
 
 /// So many requests over one connection.
 const CLIENT: &str = r#"

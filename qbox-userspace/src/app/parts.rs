@@ -38,7 +38,14 @@ pub(super) fn journal(config: &Config) -> anyhow::Result<Arc<dyn Journal>> {
     };
     match config.journal.store {
         Store::Disk => {
-            let opened = Durable::open(&config.state_dir, durable::Settings { open, keep });
+            let opened = Durable::open(
+                &config.state_dir,
+                durable::Settings {
+                    open,
+                    keep,
+                    ..durable::Settings::default()
+                },
+            );
             let journal = opened.map_err(|error| {
                 let denied = matches!(&error, OpenError::Folder { source, .. }
                     if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem));

@@ -2,9 +2,10 @@
 //! made, and callers' keys found again, from this alone.
 
 use crate::saga::{Parent, PlanHash, SagaId, SagaState, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// A trigger whose caller (or saga file) gave it a key, as digests: of fixed size, and nobody's secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// SHA-256 of what makes two triggers one.
     pub key: [u8; 32],
@@ -13,7 +14,7 @@ pub struct Stamp {
 }
 
 /// A saga that has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outline {
     /// Its id.
     pub id: SagaId,

@@ -65,13 +65,13 @@ pub enum JournalError {
 pub struct Load {
     /// Events that were appended.
     pub events: u64,
-    /// Transactions that were written, each with one sync of the disk.
+    /// Syncs of the disk.
     pub syncs: u64,
     /// About how many bytes in memory wait to be written.
     pub queued_bytes: usize,
     /// Bytes on disk.
     pub size: u64,
-    /// How long its transactions took, with their syncs.
+    /// How long those took that somebody waited for, with what was written before them.
     pub commits: Durations,
 }
 

@@ -218,7 +218,7 @@ fn keep(stage: &Stage, options: &Options, progress: &mut Progress) -> Result<()>
         anyhow::Ok(())
     };
     copy(stage.logs())?;
-    for file in ["journal.db", "journal.db-wal"] {
+    for file in ["journal.db", "journal.db-wal", "journal.log-a", "journal.log-b"] {
         copy(stage.state().join(file))?;
     }
     if let Some(qbox) = &stage.qbox {

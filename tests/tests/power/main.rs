@@ -34,6 +34,8 @@ const EVENTS: usize = 7;
 const SETTINGS: durable::Settings = durable::Settings {
     open: usize::MAX,
     keep: Duration::MAX,
+    // So small that its files are written over and over.
+    log: 32 << 10,
 };
 
 /// What was done with a saga.

@@ -167,11 +167,11 @@ metrics! {
         JOURNAL_EVENTS: Counter "journal_events" []
             "Events that were appended to the journal", "";
         JOURNAL_SYNCS: Counter "journal_syncs" []
-            "Transactions that the journal wrote, each with one sync of the disk", "0 with `store = \"memory\"`.";
+            "Syncs of the disk: of the journal's log, and of its file, which is written once a second", "0 with `store = \"memory\"`.";
         JOURNAL_COMMITS: Histogram "journal_commit_duration" []
-            "How long the journal's transactions took, with their syncs", "";
+            "How long a write to the journal's log took, with its sync", "";
         JOURNAL_SIZE: Bytes "journal_size" []
-            "The journal on disk", "";
+            "The journal on disk, with its log", "";
         JOURNAL_QUEUED: Bytes "journal_queued" []
             "About how much waits in memory to be written to the journal", "";
         JOURNAL_FAILED: Gauge "journal_failed" []

@@ -1,7 +1,6 @@
-//! Between events and rows. A row's sum covers the saga's id and the event's number too, so that one that was damaged, or
+//! Between events and rows. A row's sum covers the saga's id and its first event's number too, so that one that was damaged, or
 //! stands in another's place, is found instead of believed.
 
-use crate::journal::JournalError;
 use crate::saga::{Event, Plan, PlanHash, SagaId};
 use rusqlite::ErrorCode;
 use sha2::{Digest, Sha256};
@@ -12,12 +11,26 @@ const NUMBER_BITS: u32 = 24;
 /// Events of one saga, at most: a step that is retried every 30 seconds gets there after years.
 pub(super) const EVENTS: u64 = 1 << NUMBER_BITS;
 
-/// An event as it is stored.
+/// Events as they are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
+    /// The first one's.
     pub(super) number: u64,
     pub(super) sum: i64,
-    pub(super) event: String,
+    /// A JSON array; of an event that was stored by itself, as up to version 3, what it is in JSON.
+    pub(super) events: String,
+}
+
+impl Row {
+    /// Of some events as JSON with commas between, of which the first is number `number`.
+    pub(super) fn of(saga: SagaId, number: u64, events: &str) -> Self {
+        let events = format!("[{events}]");
+        Self {
+            number,
+            sum: sum(saga, number, &events),
+            events,
+        }
+    }
 }
 
 /// The key of saga `n`'s event `number`.
@@ -25,32 +38,22 @@ pub(super) fn key(n: i64, number: u64) -> i64 {
     (n << NUMBER_BITS) | i64::try_from(number & (EVENTS - 1)).unwrap_or(0)
 }
 
-pub(super) fn encode(saga: SagaId, number: u64, event: &Event) -> Result<Row, JournalError> {
-    if number >= EVENTS {
-        return Err(JournalError::Store(format!(
-            "saga {saga} has {number} events, more than the journal keeps of one"
-        )));
-    }
-    let event = serde_json::to_string(event).map_err(|e| JournalError::Store(e.to_string()))?;
-    Ok(Row {
-        number,
-        sum: sum(saga, number, &event),
-        event,
-    })
-}
-
-/// The event, or what is wrong with the row.
-pub(super) fn decode(saga: SagaId, expected: u64, row: &Row) -> Result<Event, String> {
+/// The events from number `expected` on, or what is wrong with the row.
+pub(super) fn decode(saga: SagaId, expected: u64, row: &Row) -> Result<Vec<Event>, String> {
     if row.number != expected {
         return Err(format!("event {expected} is missing"));
     }
-    if row.sum != sum(saga, row.number, &row.event) {
+    if row.sum != sum(saga, row.number, &row.events) {
         return Err(format!("event {expected} was damaged: its checksum differs"));
     }
-    serde_json::from_str(&row.event).map_err(|e| format!("event {expected} can't be read: {e}"))
+    let events = match row.events.starts_with('[') {
+        true => serde_json::from_str(&row.events),
+        false => serde_json::from_str(&row.events).map(|event| vec![event]),
+    };
+    events.map_err(|e| format!("event {expected} can't be read: {e}"))
 }
 
-fn sum(saga: SagaId, number: u64, event: &str) -> i64 {
+pub(super) fn sum(saga: SagaId, number: u64, event: &str) -> i64 {
     let mut hash = Sha256::new();
     hash.update(saga.0.to_be_bytes());
     hash.update(number.to_be_bytes());

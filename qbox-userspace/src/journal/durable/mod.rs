@@ -1,14 +1,19 @@
-//! The journal on local disk: one SQLite file in the state directory, written by one thread for all sagas at once.
+//! The journal on local disk: one SQLite file in the state directory, and a log in front of it for what it doesn't have yet. Each is
+//! written by one thread for all sagas at once.
 //!
-//! An append is put in order, encoded and queued, which never waits; [`Journal::durable`] waits for the transaction and the
+//! An append is put in order, encoded and queued, which never waits; [`Journal::durable`] waits for the frame of the log and the
 //! sync that hold it. What was queued can be read at once. After a write that fails nothing more is taken, and all who wait
-//! are told: see [`Journal::failure`]. Which engine, and why: docs/journal.md.
+//! are told: see [`Journal::failure`]. Which engine, why, and why a log in front of it: docs/journal.md.
 //!
 //! Must not know HTTP or what an event means, but for the first of a saga. Errors: [`OpenError`] at the start, then
 //! [`JournalError`].
 
 mod codec;
+mod filer;
+mod log;
+mod pending;
 mod read;
+mod record;
 mod schema;
 mod writer;
 
@@ -17,19 +22,27 @@ pub use schema::OpenError;
 use super::{History, Journal, JournalError, Load, Outline, Page, Pending, Position, Query};
 use crate::durations::Durations;
 use crate::saga::{Event, Plan, PlanHash, SagaId};
+use filer::Filer;
+use log::{HEADER, Log};
+use pending::{Batch, Beginning, End};
+use record::{Chunk, Record};
 use rusqlite::Connection;
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
-use writer::{Write, Writer};
+use tokio::sync::oneshot;
+use writer::Writer;
 
 /// Queued bytes from which on no new saga is taken: the disk doesn't keep up.
 const QUEUE: usize = 64 << 20;
 /// Queued bytes from which on nothing is. Sagas in flight are bounded, so only a disk that hangs brings it here.
 const QUEUE_AT_MOST: usize = 4 * QUEUE;
+
+/// How long who reads the file waits for what is not in it yet.
+const FILED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The journal's limits.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +51,8 @@ pub struct Settings {
     pub open: usize,
     /// How long finished ones are kept.
     pub keep: Duration,
+    /// How long each of the log's two files is, in bytes: with less, what was appended is filed more often.
+    pub log: u64,
 }
 
 impl Default for Settings {
@@ -45,6 +60,7 @@ impl Default for Settings {
         Self {
             open: 10_000,
             keep: Duration::from_secs(72 * 3600),
+            log: 8 << 20,
         }
     }
 }
@@ -57,47 +73,67 @@ pub struct Durable {
     reader: Mutex<Connection>,
     lists: Mutex<Connection>,
     path: PathBuf,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     // Last, so that the directory is free only when nothing is written any more.
     held: Mutex<Option<schema::Held>>,
 }
 
-/// What the writer and all others know together.
+/// What the threads that write and all others know together.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     /// There is something for the writer.
     work: Condvar,
-    progress: watch::Sender<Progress>,
+    /// There is something for the filer.
+    file: Condvar,
+    /// The file has more, or will never have.
+    news: Condvar,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Progress {
-    written: u64,
-    failed: Option<String>,
-}
+/// Somebody who waits for a place in the order to be durable.
+type Waiter = (u64, oneshot::Sender<Result<(), JournalError>>);
 
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<SagaId, OpenSaga>,
     next_saga: i64,
-    /// The keys of sagas that have ended, as long as the file doesn't say so yet.
-    ending: HashMap<[u8; 32], (SagaId, [u8; 32])>,
     /// The plans that this process has stored: no more than it has had definitions.
     plans: HashSet<PlanHash>,
-    /// The place of the last append, the last that is durable, and the last that someone waits for.
+    /// How many events were appended.
+    events: u64,
+    /// The number of the last record that was queued, of the last that is in the log, of the last that is durable, of the last that
+    /// someone waits for, and of the last that is in the file.
     position: u64,
     written: u64,
+    durable: u64,
     wanted: u64,
-    /// How long the transactions took that were written.
+    filed: u64,
+    /// Up to which someone wants it to be in the file.
+    asked: u64,
+    /// How long the syncs of the log took, and how many the file has had.
     commits: Durations,
-    queue: Vec<Write>,
-    queue_bytes: usize,
-    /// Since when the queue isn't empty.
+    filings: u64,
+    /// Records for the log, behind the room for a frame's header.
+    queue: Vec<u8>,
+    /// How many bytes of them are being written.
+    writing: usize,
+    /// Since when there are any in the queue.
     oldest: Option<Instant>,
-    /// What the writer has taken and not yet written.
-    writing: Arc<Vec<Write>>,
+    /// The writer is to be woken for what nobody waits for.
+    sleeps: bool,
+    /// What the file doesn't have: appended since the filer looked, and what that is at.
+    pending: Batch,
+    filing: Arc<Batch>,
+    /// Since when anything is pending.
+    unfiled: Option<Instant>,
+    /// The filer is to be woken for what is pending.
+    filer_rests: bool,
+    /// No more of them than sagas in hand.
+    waiters: Vec<Waiter>,
+    /// Why nothing is taken any more.
     failed: Option<String>,
+    /// Nor can anything be written.
+    broken: bool,
     stop: bool,
 }
 
@@ -141,9 +177,22 @@ impl Durable {
             path: path.clone(),
             source,
         };
-        let mut state = State::default();
+        let mut connection = writer;
+        let (generation, filed) = take_in(held.folder(), &path, &mut connection)?;
+        let log = Log::begin(held.folder(), generation, settings.log)?;
+        held.sync()?;
+        let mut state = State {
+            position: filed,
+            written: filed,
+            durable: filed,
+            wanted: filed,
+            filed,
+            asked: filed,
+            queue: vec![0; HEADER],
+            ..State::default()
+        };
         // Before anything is stored: a plan that no saga has begun under may still be about to get one.
-        writer
+        connection
             .execute("DELETE FROM plan WHERE hash NOT IN (SELECT plan FROM saga)", [])
             .map_err(of)?;
         state.next_saga = read::last_saga(&reader).map_err(of)? + 1;
@@ -166,30 +215,46 @@ impl Durable {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
-            progress: watch::Sender::default(),
+            file: Condvar::new(),
+            news: Condvar::new(),
         });
-        let thread = Writer {
+        let writer = Writer {
             shared: Arc::clone(&shared),
-            connection: writer,
+            log,
+            spare: Vec::new(),
+        };
+        let filer = Filer {
+            shared: Arc::clone(&shared),
+            connection,
             path: path.clone(),
             settings,
         };
-        let thread = std::thread::Builder::new()
-            .name("qbox-journal".to_owned())
-            .spawn(move || thread.run())
-            .map_err(|source| OpenError::Folder {
-                path: path.clone(),
-                source,
-            })?;
-        Ok(Self {
+        let journal = Self {
             settings,
             shared,
             reader: Mutex::new(reader),
             lists: Mutex::new(lists),
             path,
-            thread: Mutex::new(Some(thread)),
+            threads: Mutex::default(),
             held: Mutex::new(Some(held)),
-        })
+        };
+        journal.spawn("qbox-journal", || writer.run())?;
+        journal.spawn("qbox-filer", || filer.run())?;
+        Ok(journal)
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|source| OpenError::Folder {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.threads().push(thread);
+        Ok(())
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file.
@@ -206,15 +271,32 @@ impl Drop for Durable {
 }
 
 impl Durable {
-    /// Has the writer write what is queued, and end.
+    /// Has all that is queued written and filed, and the threads end.
     fn finish_writing(&self) {
         self.shared.state().stop = true;
         self.shared.work.notify_all();
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
+        self.shared.file.notify_all();
+        for thread in std::mem::take(&mut *self.threads()) {
             drop(thread.join());
         }
     }
+}
+
+/// Brings what the log has and the file hasn't into the file. Gives the generation that begins now, and the number of the last record
+/// that the file has.
+fn take_in(folder: &Path, path: &Path, connection: &mut Connection) -> Result<(u64, u64), OpenError> {
+    let of = |source| schema::fault(path, source);
+    let (generation, filed) = read::log(connection).map_err(of)?;
+    let mut batch = Batch::default();
+    let found = Log::find(folder, generation)?;
+    let taken = found.each(filed, |record| batch.add(record));
+    let last = taken.map_err(|cause| OpenError::Damaged {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let next = generation + 1;
+    filer::file(connection, &batch, last, Some(next)).map_err(of)?;
+    Ok((next, last))
 }
 
 impl Shared {
@@ -224,10 +306,71 @@ impl Shared {
     }
 
     /// Nothing is taken from now on, and who waits is told.
+    fn refuse(&self, cause: &str) {
+        let mut state = self.state();
+        state.failed.get_or_insert_with(|| cause.to_owned());
+        for (_, told) in std::mem::take(&mut state.waiters) {
+            drop(told.send(Err(JournalError::Store(cause.to_owned()))));
+        }
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// Nor can anything be written.
     fn fail(&self, cause: &str) {
-        self.state().failed = Some(cause.to_owned());
-        self.progress
-            .send_modify(|progress| progress.failed = Some(cause.to_owned()));
+        tracing::error!(
+            cause,
+            "the journal has failed: no saga is begun or gone on with until a restart"
+        );
+        self.state().broken = true;
+        self.refuse(cause);
+        self.work.notify_all();
+        self.file.notify_all();
+    }
+
+    /// The log has all up to that record; and it is durable, if that was a sync's time.
+    fn written(&self, last: u64, synced: Option<Duration>) {
+        let mut state = self.state();
+        state.written = last;
+        state.writing = 0;
+        if let Some(took) = synced {
+            state.commits.add(took);
+            state.has_kept(last);
+        }
+        let wake = state.unfiled.is_some() && (state.filer_rests || state.pending.bytes() >= filer::MUCH);
+        state.filer_rests &= !wake;
+        drop(state);
+        if wake {
+            self.file.notify_one();
+        }
+    }
+
+    /// The file has all up to that record.
+    fn filed(&self, last: u64) {
+        let mut state = self.state();
+        state.filed = last;
+        state.filings += 1;
+        state.filing = Arc::default();
+        // Its own transaction was synced.
+        state.has_kept(last);
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// Has the filer bring all that is there into the file.
+    fn ask_to_file(&self, state: &mut State) {
+        state.asked = state.position;
+        self.file.notify_one();
+    }
+
+    /// Wakes the writer for what nobody waits for, if it has to be.
+    fn queued(&self, mut state: MutexGuard<'_, State>) {
+        let wake = state.sleeps || state.queue.len() > QUEUE;
+        state.sleeps = false;
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
     }
 }
 
@@ -239,102 +382,110 @@ impl State {
         }
     }
 
-    fn queue(&mut self, write: Write) {
-        self.oldest.get_or_insert_with(Instant::now);
-        self.queue_bytes += write.weight();
-        self.queue.push(write);
+    /// Puts a record in the queue.
+    fn queue(&mut self, record: &Record<'_>) -> Result<(), JournalError> {
+        let queue = std::mem::take(&mut self.queue);
+        // One that can't be encoded has taken the queue with it: nothing must follow.
+        self.queue = record.encode(queue).inspect_err(|error| {
+            self.failed = Some(error.to_string());
+        })?;
+        self.position += 1;
+        let now = Instant::now();
+        self.oldest.get_or_insert(now);
+        self.unfiled.get_or_insert(now);
+        Ok(())
     }
 
-    /// Of a saga that has begun a moment ago.
-    fn place(&self, of: SagaId) -> Option<i64> {
-        self.writing
-            .iter()
-            .chain(&self.queue)
-            .find_map(|write| match write {
-                Write::Began { n, saga, .. } if *saga == of => Some(*n),
-                _ => None,
-            })
+    fn queued_bytes(&self) -> usize {
+        self.queue.len().saturating_sub(HEADER) + self.writing
     }
 
-    /// The file says of `saga` that it has ended.
-    fn found(&mut self, saga: &Outline) {
-        if let Some(stamp) = &saga.stamp
-            && self.ending.get(&stamp.key).is_some_and(|(of, _)| *of == saga.id)
-        {
-            self.ending.remove(&stamp.key);
+    /// All up to that record is durable.
+    fn has_kept(&mut self, last: u64) {
+        self.durable = self.durable.max(last);
+        let durable = self.durable;
+        let due = self.waiters.extract_if(.., |(position, _)| *position <= durable);
+        for (_, told) in due {
+            drop(told.send(Ok(())));
         }
+    }
+
+    /// What the file may not have yet, older first.
+    fn unfiled(&self) -> [&Batch; 2] {
+        [&self.filing, &self.pending]
     }
 }
 
 impl Journal for Durable {
     fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError> {
         // Outside the lock: it is the larger part of the work.
-        let rows = (first..)
-            .zip(events)
-            .map(|(number, event)| codec::encode(saga, number, event))
-            .collect::<Result<Vec<_>, _>>()?;
+        let chunk = Chunk::of(saga, first, events)?;
+        let began = events.first().and_then(Beginning::of).filter(|_| first == 0);
         let mut guard = self.shared.state();
         let state = &mut *guard;
         state.sound()?;
         let known = state.open.get(&saga).copied();
         let have = known.map_or(0, |known| known.events);
-        let n = match (known, events.first()) {
+        let n = match (known, &began) {
             (Some(known), _) if first == have => known.n,
-            (None, Some(Event::Began { plan, name, at, .. })) if first == 0 => {
-                if state.open.len() >= self.settings.open || state.queue_bytes >= QUEUE {
+            (None, Some(_)) => {
+                if state.open.len() >= self.settings.open || state.queued_bytes() >= QUEUE {
                     return Err(JournalError::Full);
                 }
-                let n = state.next_saga;
                 state.next_saga += 1;
-                state.queue(Write::Began {
-                    n,
-                    saga,
-                    name: name.clone(),
-                    plan: *plan,
-                    at: *at,
-                });
-                n
+                state.next_saga - 1
             }
             _ => return Err(JournalError::Order { saga, first, have }),
         };
-        if state.queue_bytes >= QUEUE_AT_MOST {
+        if state.queued_bytes() >= QUEUE_AT_MOST {
             return Err(JournalError::Store(format!(
                 "{QUEUE_AT_MOST} bytes wait for {}: the disk hangs",
                 self.path.display()
             )));
         }
-        let count = rows.len() as u64;
-        for row in rows {
-            state.queue(Write::Event { n, saga, row });
+        let record = Record::Events {
+            n,
+            saga,
+            first,
+            events: chunk,
+        };
+        state.queue(&record)?;
+        let begins = began.is_some();
+        if let Record::Events { events, .. } = record {
+            let count = events.count;
+            state.pending.events((n, saga), began, first, events);
+            let events = have + count;
+            state.open.insert(saga, OpenSaga { n, events });
+            state.events += count;
         }
-        let events = have + count;
-        state.open.insert(saga, OpenSaga { n, events });
-        state.position += count;
         let position = Position(state.position);
-        drop(guard);
-        self.shared.work.notify_one();
+        // That a saga begins is always waited for, and the writer woken then.
+        if !begins {
+            self.shared.queued(guard);
+        }
         Ok(position)
     }
 
     fn durable(&self, position: Position) -> Pending<'_, Result<(), JournalError>> {
         let mut state = self.shared.state();
-        if state.wanted < position.0 {
-            state.wanted = position.0;
+        // What was kept before a failure still is.
+        if position.0 <= state.durable {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        if let Err(error) = state.sound() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let wake = state.wanted < position.0;
+        state.wanted = state.wanted.max(position.0);
+        let (tell, told) = oneshot::channel();
+        state.waiters.push((position.0, tell));
+        drop(state);
+        if wake {
             self.shared.work.notify_one();
         }
-        drop(state);
-        let mut progress = self.shared.progress.subscribe();
         Box::pin(async move {
-            let there = |p: &Progress| p.written >= position.0 || p.failed.is_some();
-            let progress = progress
-                .wait_for(there)
-                .await
-                .map_err(|_| JournalError::Store("it was closed".to_owned()))?;
-            match &progress.failed {
-                // What was written before the failure still is.
-                Some(cause) if progress.written < position.0 => Err(JournalError::Store(cause.clone())),
-                _ => Ok(()),
-            }
+            let closed = |_| Err(JournalError::Store("it was closed".to_owned()));
+            told.await.unwrap_or_else(closed)
         })
     }
 
@@ -345,13 +496,19 @@ impl Journal for Durable {
             return Ok(());
         }
         let plan = serde_json::to_string(&**plan).map_err(|e| JournalError::Store(e.to_string()))?;
+        state.queue(&Record::Plan {
+            hash,
+            plan: Cow::Borrowed(&plan),
+        })?;
         state.plans.insert(hash);
-        state.queue(Write::Plan { hash, plan });
+        state.pending.plan(hash, plan);
+        self.shared.queued(state);
         Ok(())
     }
 
     fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError> {
-        let text = match self.queued_plan(hash) {
+        let unfiled = self.unfiled(|batch| batch.plans().get(&hash).cloned());
+        let text = match unfiled.into_iter().next() {
             Some(text) => Some(text),
             None => read::plan(&self.reader(), hash).map_err(|e| self.unreadable(&e))?,
         };
@@ -367,26 +524,34 @@ impl Journal for Durable {
     fn finish(&self, ended: Outline) {
         let mut state = self.shared.state();
         if let Some(OpenSaga { n, .. }) = state.open.remove(&ended.id) {
-            if let Some(stamp) = ended.stamp {
-                state.ending.insert(stamp.key, (ended.id, stamp.payload));
+            let saga = Cow::Borrowed(&ended);
+            // Where it fails, a restart learns it from the saga's history.
+            if state.queue(&Record::Ended { n, saga }).is_ok() {
+                state.pending.ended(n, ended);
             }
-            let saga = Box::new(ended);
-            state.queue(Write::Ended { n, saga });
-            drop(state);
-            self.shared.work.notify_one();
+            self.shared.queued(state);
         }
     }
 
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
-        // First what is queued: until it is read the writer can only have moved some of it into the file.
-        let queued = self.queued(saga);
-        let mut rows = read::history(&self.reader(), saga).map_err(|e| self.unreadable(&e))?;
-        let stored = rows.len() as u64;
-        rows.extend(queued.into_iter().filter(|row| row.number >= stored));
-        if rows.is_empty() {
-            return Ok(None);
+        // First what is not filed: until the file is read some of it can only have got there.
+        let unfiled = self.unfiled(|batch| {
+            let change = batch.of(saga).filter(|change| change.events.count > 0)?;
+            Some((change.first, change.events.clone()))
+        });
+        let rows = read::history(&self.reader(), saga).map_err(|e| self.unreadable(&e))?;
+        let record = |cause| JournalError::Record { saga, cause };
+        let mut events = Vec::new();
+        for row in &rows {
+            events.extend(codec::decode(saga, events.len() as u64, row).map_err(record)?);
         }
-        decode(saga, &rows).map(Some)
+        for (first, chunk) in unfiled {
+            if first >= events.len() as u64 {
+                let row = codec::Row::of(saga, first, &chunk.text);
+                events.extend(codec::decode(saga, events.len() as u64, &row).map_err(record)?);
+            }
+        }
+        Ok((!events.is_empty()).then_some(events))
     }
 
     fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
@@ -396,44 +561,57 @@ impl Journal for Durable {
     }
 
     fn ended(&self, saga: SagaId) -> Result<Option<Outline>, JournalError> {
-        if let Some(queued) = self.queued_end(saga) {
-            return Ok(Some(queued));
+        // The younger tells.
+        let unfiled = self.unfiled(|batch| match &batch.of(saga)?.end {
+            End::AsItWas => None,
+            End::Ended(saga) => Some(Some((**saga).clone())),
+            End::Reopened => Some(None),
+        });
+        match unfiled.into_iter().next_back() {
+            Some(ended) => Ok(ended),
+            None => read::ended(&self.reader(), saga).map_err(|e| self.unreadable(&e)),
         }
-        read::ended(&self.reader(), saga).map_err(|e| self.unreadable(&e))
     }
 
     fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
-        if let Some(ending) = self.shared.state().ending.get(key) {
-            return Ok(Some(*ending));
+        match self.unfiled(|batch| batch.with_key(key)).pop() {
+            Some(ended) => Ok(Some(ended)),
+            None => read::ended_with(&self.reader(), key).map_err(|e| self.unreadable(&e)),
         }
-        read::ended_with(&self.reader(), key).map_err(|e| self.unreadable(&e))
     }
 
     fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
-        // First what is queued, as in `history`.
-        let queued = self.queued_children(of);
-        let mut children = read::children(&self.reader(), of).map_err(|e| self.unreadable(&e))?;
-        children.extend(queued);
-        children.sort_by_key(|child| child.id);
-        children.dedup_by_key(|child| child.id);
-        Ok(children)
+        // First what is not filed, as in `history`. The younger tells.
+        let unfiled = self.unfiled(|batch| Some(batch.ends_below(of)));
+        let stored = read::children(&self.reader(), of).map_err(|e| self.unreadable(&e))?;
+        let mut children: BTreeMap<SagaId, Outline> =
+            stored.into_iter().map(|child| (child.id, child)).collect();
+        for (child, ended) in unfiled.into_iter().flatten() {
+            match ended {
+                Some(ended) => children.insert(child, ended),
+                None => children.remove(&child),
+            };
+        }
+        Ok(children.into_values().collect())
     }
 
     fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
         let events = self.history(saga)?.map_or(0, |events| events.len() as u64);
-        let stored = read::place(&self.reader(), saga).map_err(|e| self.unreadable(&e))?;
-        let queued = || self.shared.state().place(saga);
-        let n = stored.or_else(queued).ok_or_else(|| JournalError::Record {
+        let unfiled = self.unfiled(|batch| Some(batch.of(saga)?.n)).pop();
+        let n = match unfiled {
+            Some(n) => Some(n),
+            None => read::place(&self.reader(), saga).map_err(|e| self.unreadable(&e))?,
+        };
+        let n = n.ok_or_else(|| JournalError::Record {
             saga,
             cause: "it is not there".to_owned(),
         })?;
         let mut state = self.shared.state();
         state.sound()?;
-        state.ending.retain(|_, (of, _)| *of != saga);
+        state.queue(&Record::Reopened { n, saga })?;
         state.open.insert(saga, OpenSaga { n, events });
-        state.queue(Write::Reopened { n });
-        drop(state);
-        self.shared.work.notify_one();
+        state.pending.reopened(n, saga);
+        self.shared.queued(state);
         Ok(())
     }
 
@@ -443,25 +621,23 @@ impl Journal for Durable {
     }
 
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
+        self.have_filed();
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         read::list(&lists, query, page).map_err(|e| self.unreadable(&e))
     }
 
     fn load(&self) -> Load {
-        // The file, and what is still beside it (SQLite, "WAL-mode File Format").
-        let size = ["", "-wal"].map(|end| {
-            let mut path = self.path.clone().into_os_string();
-            path.push(end);
-            std::fs::metadata(path).map_or(0, |found| found.len())
-        });
-        let size = size.iter().sum();
+        // The file, what is still beside it (SQLite, "WAL-mode File Format"), and the log in front of it.
+        let files = [schema::FILE, schema::BESIDE].into_iter().chain(log::FILES);
+        let size = files.map(|name| std::fs::metadata(self.path.with_file_name(name)).map_or(0, |f| f.len()));
+        let size = size.sum();
         let state = self.shared.state();
         Load {
-            events: state.position,
-            syncs: state.commits.count(),
+            events: state.events,
+            syncs: state.commits.count() + state.filings,
             commits: state.commits,
             size,
-            queued_bytes: state.queue_bytes + state.writing.iter().map(Write::weight).sum::<usize>(),
+            queued_bytes: state.queued_bytes(),
         }
     }
 
@@ -471,7 +647,7 @@ impl Journal for Durable {
 
     fn close(&self) {
         // First of all, so that nothing is queued that would not be written.
-        self.shared.fail("it was handed over to another Qbox");
+        self.shared.refuse("it was handed over to another Qbox");
         self.finish_writing();
         for connection in [&self.reader, &self.lists] {
             // Nothing is read any more: the file may be of a later version soon.
@@ -503,53 +679,23 @@ impl Durable {
         }
     }
 
-    /// The rows of a saga that the file may not have yet.
-    fn queued(&self, of: SagaId) -> Vec<codec::Row> {
+    /// What is found in that which the file may not have yet, older first.
+    fn unfiled<T>(&self, find: impl Fn(&Batch) -> Option<T>) -> Vec<T> {
         let state = self.shared.state();
-        let writes = state.writing.iter().chain(&state.queue);
-        writes
-            .filter_map(|write| match write {
-                Write::Event { saga, row, .. } if *saga == of => Some(row.clone()),
-                _ => None,
-            })
-            .collect()
+        state.unfiled().into_iter().filter_map(find).collect()
     }
 
-    fn queued_end(&self, of: SagaId) -> Option<Outline> {
-        let state = self.shared.state();
-        let mut writes = state.writing.iter().chain(&state.queue);
-        writes.find_map(|write| match write {
-            Write::Ended { saga, .. } if saga.id == of => Some((**saga).clone()),
-            _ => None,
-        })
+    /// Waits until the file has all that is there now, or for a while: a disk that hangs must not hold up who only reads.
+    fn have_filed(&self) {
+        let mut state = self.shared.state();
+        let wanted = state.position;
+        let since = Instant::now();
+        while state.filed < wanted && !state.broken && since.elapsed() < FILED_WITHIN {
+            self.shared.ask_to_file(&mut state);
+            let news = self.shared.news.wait_timeout(state, FILED_WITHIN);
+            state = news.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
-
-    fn queued_children(&self, of: SagaId) -> Vec<Outline> {
-        let state = self.shared.state();
-        let writes = state.writing.iter().chain(&state.queue);
-        let ended = writes.filter_map(|write| match write {
-            Write::Ended { saga, .. } => Some(&**saga),
-            _ => None,
-        });
-        let of_it = |saga: &&Outline| saga.parent.as_ref().is_some_and(|parent| parent.saga == of);
-        ended.filter(of_it).cloned().collect()
-    }
-
-    fn queued_plan(&self, of: PlanHash) -> Option<String> {
-        let state = self.shared.state();
-        let mut writes = state.writing.iter().chain(&state.queue);
-        writes.find_map(|write| match write {
-            Write::Plan { hash, plan } if *hash == of => Some(plan.clone()),
-            _ => None,
-        })
-    }
-}
-
-fn decode(saga: SagaId, rows: &[codec::Row]) -> Result<Vec<Event>, JournalError> {
-    let rows = (0..).zip(rows);
-    rows.map(|(number, row)| codec::decode(saga, number, row))
-        .collect::<Result<_, _>>()
-        .map_err(|cause| JournalError::Record { saga, cause })
 }
 
 #[cfg(test)]

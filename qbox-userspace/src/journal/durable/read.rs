@@ -196,10 +196,22 @@ pub(super) fn history(connection: &Connection, saga: SagaId) -> Result<Vec<Row>>
 
 /// How many events saga `n` has.
 pub(super) fn count(connection: &Connection, n: i64) -> Result<u64> {
-    let last: Option<i64> = connection
-        .prepare_cached("SELECT max(k) FROM event WHERE k BETWEEN ?1 AND ?2")?
-        .query_row(range(n), |row| row.get(0))?;
-    Ok(last.map_or(0, |k| number(k) + 1))
+    let last: Option<(i64, u64)> = connection
+        .prepare_cached(
+            "SELECT k, CASE substr(event, 1, 1) WHEN '[' THEN json_array_length(event) ELSE 1 END \
+             FROM event WHERE k BETWEEN ?1 AND ?2 ORDER BY k DESC LIMIT 1",
+        )?
+        .query_row(range(n), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(last.map_or(0, |(k, count)| number(k) + count))
+}
+
+/// The generation of the log that counts, and up to which of its records this file has it.
+pub(super) fn log(connection: &Connection) -> Result<(u64, u64)> {
+    connection.query_row("SELECT generation, filed FROM log", [], |row| {
+        let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
+        Ok((unsigned(row.get(0)?), unsigned(row.get(1)?)))
+    })
 }
 
 fn rows(connection: &Connection, n: i64) -> Result<Vec<Row>> {
@@ -209,7 +221,7 @@ fn rows(connection: &Connection, n: i64) -> Result<Vec<Row>> {
             Ok(Row {
                 number: number(row.get(0)?),
                 sum: row.get(1)?,
-                event: row.get(2)?,
+                events: row.get(2)?,
             })
         })?
         .collect()

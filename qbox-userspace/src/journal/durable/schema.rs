@@ -1,10 +1,12 @@
-//! The file: made, opened, checked and brought up to this version. Two files would be two truths, so there is one.
+//! The file: made, opened, checked and brought up to this version. What stands in the log in front of it (`log`) and not here is not
+//! here yet, and gets here before all else at the next start.
 //!
 //! ```text
 //! saga   n (its place in the order), id, name, plan (hash), began, ended (when it was; NULL: it is open); and of an ended
 //!        one state, failed_step, cause, replied, status, key, payload, parent, parent_step, revoked
-//! event  k = n << 24 | the event's number, sum (see `codec`), event (JSON)
+//! event  k = n << 24 | the first event's number, sum (see `codec`), event (a JSON array of events; up to version 3 one)
 //! plan   hash, plan (JSON)
+//! log    generation, filed: what of the log this file has
 //! history  a view for people: id, name, number, event
 //! ```
 //!
@@ -20,17 +22,20 @@ use std::time::Duration;
 
 /// The file's name in the state directory.
 pub(super) const FILE: &str = "journal.db";
+/// What SQLite keeps beside it ("WAL-mode File Format").
+pub(super) const BESIDE: &str = "journal.db-wal";
 /// What is flocked, as long as a Qbox runs.
 const LOCK: &str = "lock";
 /// "Qbox": tells this file from other programs' (SQLite's `application_id`).
 const APPLICATION: i32 = 0x5162_6f78;
 /// The tables' version (SQLite's `user_version`). The events have one of their own.
-pub(super) const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 4;
 /// What brings a file from version N (its place here) to N + 1. The first makes a new file.
 const MIGRATIONS: [&str; VERSION as usize] = [
     include_str!("schema_1.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
 ];
 
 /// Why there is no journal.
@@ -66,7 +71,7 @@ pub enum OpenError {
     /// No journal, or one that was damaged.
     #[error(
         "{} is damaged or no journal: {cause}; nothing in it was changed. Put a whole copy in its place, or move it away, \
-         with {FILE}-wal, to begin anew without the sagas that it holds",
+         with {FILE}-wal and journal.log-*, to begin anew without the sagas that it holds",
         path.display()
     )]
     Damaged {
@@ -147,6 +152,18 @@ impl Held {
     pub(super) fn file(&self) -> PathBuf {
         self.folder.join(FILE)
     }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Has the disk keep the names in the directory.
+    pub(super) fn sync(&self) -> Result<(), OpenError> {
+        sync(&self.folder).map_err(|source| OpenError::Folder {
+            path: self.folder.clone(),
+            source,
+        })
+    }
 }
 
 /// The file, opened as often as it is used at once.
@@ -165,10 +182,7 @@ pub(super) fn open(held: &Held) -> Result<Connections, OpenError> {
         make(held)?;
     }
     // Also where a Qbox that was killed had made it.
-    sync(&held.folder).map_err(|source| OpenError::Folder {
-        path: held.folder.clone(),
-        source,
-    })?;
+    held.sync()?;
     let of = |source| fault(&path, source);
     let mut writer = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(of)?;
     let found = version(&writer, &path)?;
@@ -295,7 +309,8 @@ fn migrate(connection: &mut Connection, path: &Path, from: usize) -> Result<(), 
     Ok(())
 }
 
-fn fault(path: &Path, source: rusqlite::Error) -> OpenError {
+/// What SQLite says of the file.
+pub(super) fn fault(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged {

@@ -1,6 +1,7 @@
 //! The file as a crash, a bad disk, another Qbox and another version leave it.
 
 mod ended;
+mod log;
 
 use super::*;
 use crate::journal::Stamp;
@@ -95,7 +96,7 @@ async fn append(journal: &Durable, id: u128, count: usize) {
 /// The files as they are now: what a process that is killed at this moment leaves.
 fn killed(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    for name in ["journal.db", "journal.db-wal"] {
+    for name in [schema::FILE, schema::BESIDE].iter().chain(&super::log::FILES) {
         let from = folder.join(name);
         if from.exists() {
             fs::copy(from, copy.path().join(name)).unwrap();
@@ -290,8 +291,11 @@ async fn a_full_disk_ends_it_and_nothing_acknowledged_is_lost() {
     let mut kept = vec![(1, 2)];
     let error = loop {
         let id = kept.len() as u128 + 1;
-        let position = journal.append(SagaId(id), 0, &events(id, 2)).unwrap();
-        match journal.durable(position).await {
+        let done = match journal.append(SagaId(id), 0, &events(id, 2)) {
+            Ok(position) => journal.durable(position).await,
+            Err(error) => Err(error),
+        };
+        match done {
             Ok(()) => kept.push((id, 2)),
             Err(error) => break error.to_string(),
         }
@@ -304,7 +308,12 @@ async fn a_full_disk_ends_it_and_nothing_acknowledged_is_lost() {
         "it never goes on in memory"
     );
     drop(journal);
-    assert_eq!(stored(&open(folder.path())), kept);
+    let found = stored(&open(folder.path()));
+    assert_eq!(
+        found[..kept.len()],
+        kept,
+        "the log has what the file had no space for"
+    );
 }
 
 #[test]
@@ -323,9 +332,9 @@ fn files_that_are_none_of_ours() {
     let newer = refused(&|path| {
         made(path);
         let connection = Connection::open(path).unwrap();
-        connection.pragma_update(None, "user_version", 4).unwrap();
+        connection.pragma_update(None, "user_version", 5).unwrap();
     });
-    assert!(matches!(newer, OpenError::Newer { found: 4, .. }), "{newer}");
+    assert!(matches!(newer, OpenError::Newer { found: 5, .. }), "{newer}");
     let damaged: [&dyn Fn(&Path); 4] = [
         &|path| fs::write(path, "").unwrap(),
         &|path| {
@@ -358,7 +367,11 @@ async fn one_damaged_record_hides_no_other_saga() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path());
     for id in 1..=4 {
-        append(&journal, id, 3).await;
+        for (number, event) in (0..).zip(events(id, 3)) {
+            journal.append(SagaId(id), number, &[event]).unwrap();
+            // A row for each.
+            journal.have_filed();
+        }
     }
     drop(journal);
     let connection = Connection::open(folder.path().join("journal.db")).unwrap();
@@ -397,13 +410,14 @@ async fn one_damaged_record_hides_no_other_saga() {
     );
 }
 
-/// A journal with 30 sagas, its log not yet moved into the file, as files.
+/// A journal with 30 sagas, all filed, what SQLite has beside the file not yet moved into it, as files.
 fn sample() -> (Vec<u8>, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let journal = open(folder.path());
     for id in 1..=30 {
         runtime.block_on(append(&journal, id, 4));
+        journal.have_filed();
     }
     let copy = killed(folder.path());
     let read = |name: &str| fs::read(copy.path().join(name)).unwrap();

@@ -67,6 +67,7 @@ use super::message::Trigger;
 use super::plan::{Kind, Plan, Step};
 use super::values::{Exchange, Values};
 use lane::Run;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// One run of a plan.
@@ -123,7 +124,7 @@ struct Turned {
 }
 
 /// Where a saga stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SagaState {
     /// Forward; also while it waits for what is in flight after a failure.
     Running,

@@ -108,11 +108,8 @@ async fn keys_are_found_again() {
     drop(journals);
     let journal = open(folder.path());
     assert_eq!(journal.ended_with(&[5; 32]).unwrap(), Some((SagaId(20), [1; 32])));
-    assert_eq!(
-        journal.shared.state().ending.len(),
-        0,
-        "none is held for longer than it takes"
-    );
+    let held = journal.unfiled(|batch| (!batch.is_empty()).then_some(()));
+    assert_eq!(held, [], "none is held for longer than it takes");
 }
 
 /// A file of version 1, with saga 1 open and saga 2 ended.
@@ -137,11 +134,11 @@ fn version_1(folder: &Path) {
             )
             .unwrap();
         for (number, event) in (0..).zip(events(id.0, 3)) {
-            let row = codec::encode(id, number, &event).unwrap();
+            let event = serde_json::to_string(&event).unwrap();
             connection
                 .execute(
                     "INSERT INTO event (k, sum, event) VALUES (?1, ?2, ?3)",
-                    (codec::key(n, number), row.sum, row.event),
+                    (codec::key(n, number), codec::sum(id, number, &event), event),
                 )
                 .unwrap();
         }

@@ -230,6 +230,12 @@ fn the_manifests_hold_to_the_published_schemas() -> Result<()> {
         ("enrollment", enrolment),
         ("the chart, privileged", chart(false)?),
         ("the chart", chart(true)?),
+        (
+            "the chart, enrollment",
+            Rendered::chart(
+                &json!({ "enrollment": { "enabled": true, "namespaceSelector": "team=travel" } }),
+            )?,
+        ),
     ] {
         for version in KUBERNETES {
             let mut validate = Command::new(tool("kubernetes-validate"));
@@ -260,6 +266,10 @@ fn the_chart_and_the_kustomizations_agree() -> Result<()> {
     }
     assert_eq!(chart, overlay);
 
+    let (_folder, enrolment) = enrolment()?;
+    let chart = Rendered::chart(&json!({ "enrollment": { "enabled": true }, "createNamespace": true }))?;
+    assert_eq!(chart.by_name()?, enrolment.by_name()?, "enrollment");
+
     // What can be set is set, and in all places.
     let values = json!({
         "image": { "repository": "registry.example/qbox", "tag": "9" }, "cgroupDriver": "cgroupfs",
@@ -280,6 +290,51 @@ fn the_chart_and_the_kustomizations_agree() -> Result<()> {
         .map(|_| ())
         .unwrap_err();
     assert!(format!("{error:#}").contains("hardend"), "{error:#}");
+    Ok(())
+}
+
+/// What the chart's values say of pods is what Qbox reads, and it may ask for what that takes.
+#[test]
+fn the_charts_enrollment_is_what_its_values_say() -> Result<()> {
+    let chosen = json!({ "enabled": true, "enroll": "a in (b, c)", "namespaces": ["shop", "travel"],
+        "namespaceSelector": "team=travel", "unlisted": "capture" });
+    let read_config = |values: Value| -> Result<(Rendered, String)> {
+        let chart = Rendered::chart(&values)?;
+        let config = &chart.object("ConfigMap", "qbox-config")?["data"]["qbox.toml"];
+        let config = config.as_str().context("no qbox.toml")?.to_owned();
+        Ok((chart, config))
+    };
+    let (chart, config) = read_config(json!({ "enrollment": chosen, "cgroupDriver": "cgroupfs" }))?;
+    let wanted = "[kubernetes]\nenroll = \"a in (b, c)\"\nnamespaces = [\"shop\",\"travel\"]\n\
+                  namespace_selector = \"team=travel\"\nunlisted = \"capture\"\n";
+    assert!(config.ends_with(wanted), "{config}");
+    let rules =
+        json!([{ "apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["list", "watch"] }]);
+    assert_eq!(chart.object("ClusterRole", "qbox")?["rules"], rules);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("qbox.toml");
+    let local = config
+        .replace("/etc/qbox-sagas", "sagas")
+        .replace("token_file = \"/etc/qbox-admin/token\"\n", "")
+        .replace("0.0.0.0", "127.0.0.1");
+    fs::create_dir(folder.path().join("sagas"))?;
+    fs::write(&file, local)?;
+    let said = read(Command::new(qbox_tests::binary()?).arg("check").arg(&file))?;
+    assert!(said.contains("nothing to mend"), "{said}");
+
+    // Another's qbox.toml, with a table of its own and without.
+    let own = "[kubernetes]\nenroll = \"*\"\n";
+    let (_, config) = read_config(json!({ "enrollment": chosen, "config": own }))?;
+    assert_eq!(config, own);
+    let (_, config) = read_config(json!({ "enrollment": chosen, "config": "grace = \"5s\"\n" }))?;
+    assert!(
+        config.starts_with("grace = \"5s\"\n\n") && config.ends_with(wanted),
+        "{config}"
+    );
+    let (chart, config) = read_config(json!({}))?;
+    assert!(!config.contains("[kubernetes]"), "{config}");
+    assert!(chart.object("ClusterRole", "qbox").is_err());
+    assert_eq!(chart.pod()?["automountServiceAccountToken"], false);
     Ok(())
 }
 

@@ -284,6 +284,41 @@ fn who_stands_by_takes_a_dead_ones_place() -> Result<()> {
     Ok(())
 }
 
+/// The next one dies while it is handed the place, or just after, before it answers to anybody.
+#[test]
+fn who_hands_over_to_a_dying_one_takes_its_place_again() -> Result<()> {
+    let mut world = world()?;
+    let first = world.qbox.roll_out(&world.node)?;
+    let mut plain = std::mem::replace(&mut world.qbox, first);
+    ensure!(plain.wait()?.success(), "{}", plain.log());
+    // A saga that holds the handover up: this trip's flight takes a second.
+    let url = "http://trips.default.svc:8080/trips/700";
+    let mut slow = world
+        .client
+        .command("curl")
+        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", WISH, url])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    wait_for("the slow saga to be under way", DEADLINE, || {
+        Ok(world.service("flight")?.asked().pop().map(drop))
+    })?;
+    let mut next = world.qbox.begin_to_roll_out(&world.node)?;
+    wait_for("the handover to begin", DEADLINE, || {
+        Ok(world.qbox.log().contains("handing over").then_some(()))
+    })?;
+    next.stop(Signal::KILL)?;
+    let died = std::time::Instant::now();
+    world.qbox.wait_for_turn()?;
+    let took = died.elapsed();
+    println!("its place taken again {took:?} after the next one died");
+    ensure!(took < Duration::from_secs(10), "{took:?}");
+    ensure!(slow.wait()?.success(), "the saga under way was not answered");
+    world.qbox.wait_for_pod(world.client.name())?;
+    assert_eq!(world.book("100", WISH)?.0, 201);
+    assert_eq!(world.booked("700"), ALL);
+    Ok(())
+}
+
 /// A next one that can't use the journal says so before it is handed anything, ends, and the old one goes on.
 #[test]
 fn a_version_that_can_not_go_on_is_not_handed_anything() -> Result<()> {

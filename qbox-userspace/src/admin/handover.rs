@@ -14,9 +14,9 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Asks for it. What comes back resolves once this Qbox has let go of what only one can have, to how many sagas it has not
+/// Asks for it, as this process (`None`: that can't be said). What comes back resolves once this Qbox has let go of what only one can have, to how many sagas it has not
 /// ended; `None`: it has nothing that it could hand over, or does so already.
-pub type HandOver = Box<dyn Fn() -> Option<oneshot::Receiver<usize>> + Send + Sync>;
+pub type HandOver = Box<dyn Fn(Option<u32>) -> Option<oneshot::Receiver<usize>> + Send + Sync>;
 
 /// Answers when it is done. The body is taken off the connection and says nothing.
 pub(super) async fn handover(
@@ -24,10 +24,10 @@ pub(super) async fn handover(
     ConnectInfo(peer): ConnectInfo<Peer>,
     _: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if !matches!(peer, Peer::Unix(_)) {
+    let Peer::Unix { process, .. } = peer else {
         return problem(StatusCode::FORBIDDEN, "this is asked on the Unix socket only");
-    }
-    let Some(done) = (shared.node.handover)() else {
+    };
+    let Some(done) = (shared.node.handover)(process) else {
         let detail = "there is nothing to hand over: explicit mode, or it stops already";
         return problem(StatusCode::CONFLICT, detail);
     };

@@ -10,8 +10,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 /// The other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// A process of this user (`SO_PEERCRED`, unix(7)); `None`: the kernel doesn't say.
-    Unix(Option<u32>),
+    /// A process, as `SO_PEERCRED` has it (unix(7)).
+    Unix {
+        /// Its user; `None`: the kernel doesn't say.
+        user: Option<u32>,
+        /// Its number; `None`: it is in a PID namespace that is not below Qbox's.
+        process: Option<u32>,
+    },
     /// Somebody at this address.
     Tcp(SocketAddr),
 }
@@ -26,7 +31,12 @@ impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Peer {
 impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
         let io: &UnixStream = stream.io().get_ref();
-        Self::Unix(io.peer_cred().ok().map(|peer| peer.uid()))
+        let peer = io.peer_cred().ok();
+        let process = peer.and_then(|peer| u32::try_from(peer.pid()?).ok());
+        Self::Unix {
+            user: peer.map(|peer| peer.uid()),
+            process: process.filter(|process| *process != 0),
+        }
     }
 }
 
@@ -34,11 +44,11 @@ impl Peer {
     /// As a saga's history names one who has given no name: the user's, or the address.
     pub(super) fn name(self) -> String {
         match self {
-            Self::Unix(Some(uid)) => {
+            Self::Unix { user: Some(uid), .. } => {
                 let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
                 user(&users, uid).unwrap_or_else(|| format!("uid {uid}"))
             }
-            Self::Unix(None) => "a process of this node".to_owned(),
+            Self::Unix { user: None, .. } => "a process of this node".to_owned(),
             Self::Tcp(address) => format!("api:{}", address.ip().to_canonical()),
         }
     }

@@ -54,7 +54,7 @@ pub(super) async fn standby(
     ConnectInfo(peer): ConnectInfo<Peer>,
     _: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if !matches!(peer, Peer::Unix(_)) {
+    if !matches!(peer, Peer::Unix { .. }) {
         return problem(StatusCode::FORBIDDEN, "this is asked on the Unix socket only");
     }
     let Some(mut standing) = (shared.node.standby)() else {

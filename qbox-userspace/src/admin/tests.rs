@@ -70,7 +70,7 @@ pub(super) fn node() -> Node {
                 ..Definitions::default()
             })
         }),
-        handover: Box::new(|| {
+        handover: Box::new(|_| {
             let (done, waits) = tokio::sync::oneshot::channel();
             done.send(2).ok().map(|()| waits)
         }),
@@ -205,7 +205,7 @@ async fn a_handover_is_asked_on_the_unix_socket_alone() {
     tcp.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.0 403"), "{answer}");
     let none = Node {
-        handover: Box::new(|| None),
+        handover: Box::new(|_| None),
         ..node()
     };
     let (admin, _folder) = start(&runner(), none);

@@ -32,7 +32,7 @@ use entrance::Entrance;
 use parts::{hosts, journal, keys, proxy_settings, runner, upstream};
 use reload::Reloader;
 use signals::Signals;
-use standby::Succession;
+use standby::{Succession, Successor};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -113,9 +113,11 @@ async fn turns(
     let (mut config, mut sagas) = files;
     let mut has_run = false;
     loop {
-        let mut ours = false;
+        let (mut ours, mut successor) = (false, Successor::default());
         match serve(options, &config, sagas, Arc::clone(level), &mut signals).await {
-            Ok(Ended::HandedOver { ours: again }) if options.standby => (has_run, ours) = (true, again),
+            Ok(Ended::HandedOver { ours: again, to }) if options.standby => {
+                (has_run, ours, successor) = (true, again, to);
+            }
             Ok(Ended::HandedOver { .. } | Ended::Stopped) => return Ok(()),
             Ok(Ended::CutOff { left }) => {
                 anyhow::bail!("stopped by a second signal, with {left} sagas in flight")
@@ -126,7 +128,7 @@ async fn turns(
             }
             Err(error) => return Err(error),
         }
-        if !ours && standby::wait(&config, &mut signals).await == standby::Turn::Stopped {
+        if !ours && standby::wait(&config, &successor, &mut signals).await == standby::Turn::Stopped {
             return Ok(());
         }
         // They may have changed.
@@ -253,9 +255,13 @@ async fn serve(
             }
             Ok(level.now())
         }),
-        handover: Box::new(move || {
+        handover: Box::new(move |process| {
             let (done, waits) = oneshot::channel();
-            (can_hand_over && ask.try_send(done).is_ok()).then_some(waits)
+            let next = Next {
+                done,
+                successor: Successor::new(process),
+            };
+            (can_hand_over && ask.try_send(next).is_ok()).then_some(waits)
         }),
         standby: Box::new(move || can_hand_over.then(|| successors.follow())),
     };
@@ -267,7 +273,7 @@ async fn serve(
         "ready: {entrance}"
     );
     watch::start(&reloader).context("can't start the thread that watches the files")?;
-    let (next, told): (Option<oneshot::Sender<usize>>, bool) = tokio::select! {
+    let (next, told): (Option<Next>, bool) = tokio::select! {
         () = signals.next(|| reload_at_once(&reloader)) => (None, true),
         next = asked.recv() => (next, false),
     };
@@ -277,7 +283,7 @@ async fn serve(
     let ours = Cell::new(false);
     let drain = async {
         let next = match next {
-            Some(done) => Some(done),
+            Some(next) => Some(next),
             None => succession.find(&mut asked).await,
         };
         match next {
@@ -292,8 +298,9 @@ async fn serve(
                 tracing::info!(left, "stopped{}", entrance.left_behind());
                 // Behind the drain, of which it tells.
                 drop(admin);
+                Successor::default()
             }
-            Some(done) => {
+            Some(Next { done, successor }) => {
                 tracing::info!(grace = ?config.grace, "handing over: another Qbox takes this one's place");
                 entrance.hand_over();
                 tokio::time::sleep(ARRIVAL).await;
@@ -302,7 +309,7 @@ async fn serve(
                     hand_over(config, &runner, &succession, admin, done).await;
                     drop(gone);
                     if options.standby {
-                        standby::ours(config).await;
+                        standby::ours(config, &successor).await;
                         ours.set(true);
                     }
                     std::future::pending::<()>().await;
@@ -313,6 +320,7 @@ async fn serve(
                     () = follow => {}
                 }
                 tracing::info!("handed over, and the connections that were here have ended");
+                successor.clone()
             }
         }
     };
@@ -327,25 +335,32 @@ async fn serve(
         }
         signals.next(|| {}).await;
     };
-    tokio::select! {
-        () = drain => {}
+    let to = tokio::select! {
+        successor = drain => successor,
         () = second => {
             name_left(&runner, config.journal.store);
             let left = runner.health().in_flight;
             return Ok(Ended::CutOff { left });
         }
-    }
+    };
     if let Some(spans) = spans {
         spans.close(spans::LAST).await;
     }
     Ok(match told.get() {
         true => Ended::Stopped,
-        false => Ended::HandedOver { ours: ours.get() },
+        false => Ended::HandedOver { ours: ours.get(), to },
     })
 }
 
+/// One that asks for this one's place.
+struct Next {
+    /// Told once all is let go of.
+    done: oneshot::Sender<usize>,
+    successor: Successor,
+}
+
 /// How a Qbox's turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Ended {
     /// It was told to stop.
     Stopped,
@@ -353,6 +368,7 @@ enum Ended {
     HandedOver {
         /// It is to be taken again at once.
         ours: bool,
+        to: Successor,
     },
     /// It was told to stop again, with so many sagas in flight.
     CutOff {

@@ -9,9 +9,13 @@ use super::signals::Signals;
 use crate::admin::{Probes, Standing};
 use crate::config::Config;
 use anyhow::{Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -22,6 +26,8 @@ use tokio::time::{Instant, sleep, timeout};
 const SUCCESSION: Duration = Duration::from_secs(10);
 /// How long nobody may answer before the place is free: one that has taken it has the journal and its sockets by then.
 const NOBODY: Duration = Duration::from_secs(30);
+/// The same, where the one that was to take it has ended.
+const NOBODY_LEFT: Duration = Duration::from_millis(500);
 /// Between two tries: less than one that is told to stop takes at the least, so that it is not missed.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The longest silence of one that is followed: it says a line every two seconds.
@@ -38,24 +44,57 @@ pub(super) enum Turn {
     Stopped,
 }
 
+/// The Qbox that was handed this one's place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Successor(Option<Arc<OwnedFd>>);
+
+impl Successor {
+    /// The one that is this process; `None`: nobody can say which it is.
+    pub(super) fn new(process: Option<u32>) -> Self {
+        let process = process.and_then(|process| Pid::from_raw(i32::try_from(process).ok()?));
+        let process = process.and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
+        Self(process.map(Arc::new))
+    }
+
+    /// Whether it surely has ended (pidfd_open(2): it can be read then).
+    fn has_ended(&self) -> bool {
+        let Some(process) = &self.0 else { return false };
+        let mut ready = [PollFd::new(process, PollFlags::IN)];
+        poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+    }
+}
+
 /// Waits for its turn, or to be told to stop.
-pub(super) async fn wait(config: &Config, signals: &mut Signals) -> Turn {
+pub(super) async fn wait(config: &Config, successor: &Successor, signals: &mut Signals) -> Turn {
     tracing::info!("standing by: another Qbox has this one's place");
     tokio::select! {
-        () = ours(config) => Turn::Ours,
+        () = ours(config, successor) => Turn::Ours,
         () = signals.next(|| {}) => Turn::Stopped,
     }
 }
 
 /// Waits until it is this one's turn.
-pub(super) async fn ours(config: &Config) {
-    until_free(&config.admin.socket, config.admin.listen).await;
+pub(super) async fn ours(config: &Config, successor: &Successor) {
+    until_free(&config.admin.socket, config.admin.listen, successor).await;
 }
 
-async fn until_free(socket: &Path, listen: SocketAddr) {
+async fn until_free(socket: &Path, listen: SocketAddr, successor: &Successor) {
     let mut heard = Instant::now();
-    while heard.elapsed() < NOBODY {
-        match follow(socket, listen).await {
+    // Until somebody has the place.
+    let mut successor = Some(successor);
+    loop {
+        let nobody = match successor {
+            Some(successor) if successor.has_ended() => NOBODY_LEFT,
+            _ => NOBODY,
+        };
+        if heard.elapsed() >= nobody {
+            break;
+        }
+        let found = follow(socket, listen).await;
+        if found.is_ok() {
+            successor = None;
+        }
+        match found {
             Ok(Some(Standing::Stopping)) => return tracing::info!("the other Qbox was told to stop"),
             // A third one has its place by now, or will have soon.
             Ok(Some(Standing::HandedOver | Standing::On)) => heard = Instant::now(),
@@ -203,8 +242,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_place_that_stays_empty_is_taken() {
         let began = Instant::now();
-        until_free(Path::new("/nonexistent/admin.sock"), ([127, 0, 0, 1], 0).into()).await;
+        let nobody = Path::new("/nonexistent/admin.sock");
+        until_free(nobody, ([127, 0, 0, 1], 0).into(), &Successor::default()).await;
         assert!(began.elapsed() >= NOBODY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_whose_next_one_has_died_is_taken_at_once() {
+        let nobody = Path::new("/nonexistent/admin.sock");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let successor = Successor::new(Some(child.id()));
+        assert!(!successor.has_ended());
+        let began = Instant::now();
+        until_free(nobody, ([127, 0, 0, 1], 0).into(), &successor).await;
+        assert!(began.elapsed() >= NOBODY, "it lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(successor.has_ended());
+        let began = Instant::now();
+        until_free(nobody, ([127, 0, 0, 1], 0).into(), &successor).await;
+        assert!(began.elapsed() < NOBODY_LEFT * 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -103,7 +103,11 @@ async fn a_stuck_saga_is_settled() {
     let events = shown["events"].as_array().unwrap();
     let decided = events.iter().find(|event| event["kind"] == "decided").unwrap();
     // The socket's peer is this test's own user.
-    let me = super::super::peer::Peer::Unix(Some(rustix::process::getuid().as_raw())).name();
+    let me = super::super::peer::Peer::Unix {
+        user: Some(rustix::process::getuid().as_raw()),
+        process: None,
+    }
+    .name();
     assert_eq!(
         decided["text"],
         format!("{me} decided: skip hotel (refunded by phone)")

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod chaos;
 mod docs;
 mod fuzz;
+mod hardened;
 mod image;
 mod lint;
 mod packages;
@@ -45,7 +46,14 @@ enum Task {
     /// Walk every way a saga can go, with crashes at every event; ends with a line `N violations`, and status 0 only at 0.
     Sim(sim::Sim),
     /// Build, then run every test; the end-to-end ones need root.
-    Test,
+    Test {
+        /// With every Qbox held to the capabilities that `config/kubernetes/hardened` grants.
+        #[arg(long)]
+        hardened: bool,
+        /// For `cargo test`, behind `--`: `--test capture`.
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     /// Measure, in release mode and on this machine's disk.
     Bench {
         /// What.
@@ -83,7 +91,7 @@ fn main() -> ExitCode {
         Task::Docs => docs::run(),
         Task::Lint => lint::run(),
         Task::Sim(sim) => sim::run(&sim),
-        Task::Test => test::run(),
+        Task::Test { hardened, words } => test::run(hardened, &words),
         Task::Run { once, explicit } => run::run(once, explicit),
         Task::Chaos(trial) => chaos::run(&trial),
         Task::Topology(topology) => topology::run(&topology),

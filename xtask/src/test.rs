@@ -1,21 +1,29 @@
 //! Every test: the unit and property tests of all crates, and the end-to-end suites against the release binary.
 
 use crate::ui::{call, cargo, step};
-use crate::{build, packages, tools};
+use crate::{build, hardened, packages, tools};
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
 
-/// `cargo xtask test`.
-pub(crate) fn run() -> Result<()> {
+/// The variable that tells the suites which Qbox to run.
+const BINARY_VARIABLE: &str = "QBOX_BIN";
+
+/// `cargo xtask test`, or what `words` choose of it.
+pub(crate) fn run(hardened: bool, words: &[String]) -> Result<()> {
     step("Looking for the programs that the suites use", || {
         tools::ensure(tools::PODS.iter().chain(&tools::SUITES))?;
         packages::suites()?;
         packages::conformance()
     })?;
     let object = build::release()?;
-    step("Running all tests", || {
-        call(with_binary(&object)?.args(["test", "--workspace", "--no-fail-fast"]))
+    step("Running the tests", || {
+        let mut test = with_binary(&object)?;
+        if hardened {
+            test.env(BINARY_VARIABLE, hardened::script(&build::binary("qbox"))?);
+        }
+        test.args(["test", "--workspace", "--no-fail-fast"]).args(words);
+        call(&mut test)
     })
 }
 
@@ -37,7 +45,7 @@ fn with_binary(object: &Path) -> Result<Command> {
     let mut test = cargo();
     test.current_dir(crate::root()?);
     test.env(build::OBJECT_VARIABLE, object);
-    test.env("QBOX_BIN", build::binary("qbox"));
+    test.env(BINARY_VARIABLE, build::binary("qbox"));
     test.env(packages::VARIABLE, packages::folder());
     Ok(test)
 }

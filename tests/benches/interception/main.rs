@@ -1,16 +1,17 @@
 //! What interception costs: `connect` (a connect(2) that is captured, or not, against one without programs), `pods` (250 of
-//! them), `connections` (100,000 in 50 pods, and what they leave behind). Ratios are of one interleaved run.
+//! them, with the Kubernetes API and without), `connections` (100,000 in 50 pods, and what they leave behind). Ratios are of one interleaved run.
 
 use anyhow::{Context, Result, bail, ensure};
-use qbox_tests::{Node, Pod, Qbox, SERVICES, Settings, World, workspace};
+use qbox_tests::{Pod, SERVICES, Settings, World, workspace};
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
+
+mod pods;
 
 /// A port of the service's pod that no trigger names.
 const PLAIN: u16 = 9000;
@@ -21,7 +22,6 @@ const ROUNDS: usize = 400;
 /// Twice this is fewer than a listener's backlog (128): a SYN that finds it full is sent again after a second. Odd, so that
 /// [`dial`] ends in the order that it began with.
 const BATCH: usize = 51;
-const PODS: usize = 250;
 const CLIENTS: usize = 50;
 const EACH: usize = 2000;
 
@@ -30,11 +30,12 @@ fn main() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["connect"] => connect(),
-        ["pods"] => pods(),
+        ["pods"] => pods::pods(),
         ["connections"] => connections(),
         // What runs inside pods.
         ["dial"] => dial(),
-        ["enrolled"] => enrolled(),
+        ["connects"] => pods::connects(),
+        ["stays"] => pods::stays(),
         ["ask", count, seed, ref hosts @ ..] => ask(count.parse()?, seed.parse()?, hosts),
         _ => bail!("one of connect, pods, connections"),
     }
@@ -215,112 +216,14 @@ fn connect() -> Result<()> {
     Ok(())
 }
 
-/// In a new network namespace with nothing but a loopback: whatever is not captured has no way to go. Prints how long it took
-/// from the first socket to a connect that is captured, in microseconds.
-fn enrolled() -> Result<()> {
-    ensure!(
-        Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status()?
-            .success(),
-        "no loopback"
-    );
-    let to = SockAddr::from(SocketAddr::from(([10, 9, 9, 9], CAPTURED)));
-    let began = Instant::now();
-    loop {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        if socket.connect(&to).is_ok() {
-            break;
-        }
-        ensure!(began.elapsed() < Duration::from_secs(30), "never captured");
-        thread::sleep(Duration::from_micros(200));
-    }
-    println!("{}", began.elapsed().as_micros());
-    // It lives on until its input ends.
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
-}
-
 fn book_trip() -> Result<Settings> {
     Ok(Settings::saga(fs::read_to_string(
         workspace().join(qbox_tests::BOOK_TRIP),
     )?))
 }
 
-fn cpu(process: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let (_, rest) = text.rsplit_once(')').context("no stat")?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let mut next = || {
-        fields
-            .next()
-            .and_then(|field| field.parse::<u64>().ok())
-            .context("no times")
-    };
-    Ok(next()? + next()?)
-}
-
 fn files(process: u32) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{process}/fd"))?.count())
-}
-
-fn pods() -> Result<()> {
-    let node = Node::new()?;
-    let qbox = Qbox::start(&node, &book_trip()?)?;
-    let (memory, open) = (qbox.resident_bytes()?, files(qbox.id())?);
-    let mut workers = Vec::new();
-    let mut took = Vec::new();
-    for number in 0..PODS {
-        let cgroup = node.cgroup().join(format!("pod-{number}"));
-        fs::create_dir(&cgroup)?;
-        let mut command = Command::new("sh");
-        command
-            .args([
-                "-c",
-                r#"echo $$ > "$0/cgroup.procs" && exec unshare --net -- "$1" enrolled"#,
-            ])
-            .arg(&cgroup)
-            .arg(own()?)
-            .process_group(0);
-        let mut worker = Worker::start(command)?;
-        took.push(worker.line()?.parse::<f64>()? / 1000.0);
-        workers.push(worker);
-    }
-    let captured = qbox.admin().json("/api/v1/pods")?["pods"]
-        .as_array()
-        .map_or(0, Vec::len);
-    ensure!(captured == PODS, "{captured} of {PODS} are captured");
-    let longest = took.iter().copied().fold(0.0, f64::max);
-    let each = qbox.resident_bytes()?.saturating_sub(memory) / PODS as u64;
-    let files_each = (files(qbox.id())? - open) as f64 / PODS as f64;
-    let (before, period) = (cpu(qbox.id())?, Duration::from_secs(20));
-    thread::sleep(period);
-    // A clock tick is 10 ms (USER_HZ).
-    let idle = (cpu(qbox.id())? - before) as f64 * 0.01 / period.as_secs_f64() * 100.0;
-    println!("{PODS} pods:");
-    println!(
-        "| from the first socket to being captured | median {:.2} ms, longest {longest:.2} ms |\n|---|---|",
-        median(took)
-    );
-    println!("| memory for each | {:.1} KiB |", each as f64 / 1024.0);
-    println!("| files for each | {files_each:.1} |");
-    println!("| CPU while idle | {idle:.2} % of one |");
-    let gone = Instant::now();
-    for worker in workers {
-        worker.end()?;
-    }
-    qbox_tests::wait_for("all to be let go of", qbox_tests::DEADLINE, || {
-        let pods = qbox.admin().json("/api/v1/pods")?;
-        Ok((pods["pods"] == Value::Array(Vec::new())).then_some(()))
-    })?;
-    let listed = gone.elapsed().as_secs_f64();
-    qbox_tests::wait_for("their files to be closed", qbox_tests::DEADLINE, || {
-        Ok((files(qbox.id())? <= open).then_some(()))
-    })?;
-    let closed = gone.elapsed().as_secs_f64();
-    println!("| all gone, and no longer listed, within | {listed:.1} s |");
-    println!("| all of their files closed within | {closed:.1} s |");
-    Ok(())
 }
 
 /// Requests to the hosts in turn, each on a connection of its own. Prints how many were answered by another.

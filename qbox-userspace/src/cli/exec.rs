@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long a new pod may take to be captured: the scan, if the kernel's word of it was lost, comes every second.
+/// How long a new pod may take to be captured: if the kernel's word of it was lost, it is looked for within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 

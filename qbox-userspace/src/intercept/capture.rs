@@ -13,7 +13,7 @@ use super::pods::Pods;
 use super::policy::Policy;
 use super::probe::{LEAST_KERNEL, Probe, probe};
 use super::rules::Rules;
-use super::{check, pins, raised, watch};
+use super::{check, look, pins, raised, watch};
 use crate::config::{Unknown, WhenDown};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use qbox_common::{Counter, PodPort, names};
@@ -85,7 +85,7 @@ pub struct Counters {
     pub no_memory: u64,
     /// Namespaces that the programs announced.
     pub announced: u64,
-    /// Announcements that were lost because the ring buffer was full; the next scan finds those namespaces.
+    /// Announcements that were lost because the ring buffer was full; a scan finds those namespaces.
     pub unannounced: u64,
     /// What the programs turn, as entries of their map.
     pub destinations: u64,
@@ -107,7 +107,6 @@ pub struct Capture {
     _speaker: Option<Task>,
     shared: Arc<Shared>,
     destinations: Mutex<Destinations>,
-    counters: PerCpuArray<MapData, u64>,
 }
 
 /// What the watch and the API share.
@@ -118,6 +117,7 @@ pub(super) struct Shared {
     pods: Mutex<Pods>,
     receiver: Arc<Receiver>,
     pub(super) fill: Fill,
+    counters: PerCpuArray<MapData, u64>,
 }
 
 impl Shared {
@@ -127,6 +127,14 @@ impl Shared {
 
     pub(super) fn origins(&self) -> &Origins {
         &self.receiver.origins
+    }
+
+    /// What the programs have counted: the sum over the CPUs.
+    pub(super) fn count(&self, counter: Counter) -> u64 {
+        let values = self.counters.get(&(counter as u32), 0);
+        values.map_or(0, |values| {
+            values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
+        })
     }
 }
 
@@ -185,11 +193,12 @@ impl Capture {
             pods: Mutex::new(pods),
             receiver,
             fill: Fill::new(ring),
+            counters: parts.counters,
         });
         for other in &chain::others(shared.cgroups.trees(), parts.links.programs()) {
             name(other);
         }
-        watch::scan(&shared);
+        look::scan(&shared);
         let own = parts.links.programs().clone();
         Ok(Self {
             links: Mutex::new(parts.links),
@@ -199,7 +208,6 @@ impl Capture {
             _speaker: parts.speaker,
             shared,
             destinations: Mutex::new(parts.destinations),
-            counters: parts.counters,
         })
     }
 
@@ -290,32 +298,24 @@ impl Capture {
         } = &self.shared.receiver.tally;
         let (namespaces, rules) = self.shared.pods().map_entries();
         Counters {
-            captured: self.count(Counter::Captured),
+            captured: self.shared.count(Counter::Captured),
             accepted: accepted.load(Relaxed),
             direct: direct.load(Relaxed),
             stale: stale.load(Relaxed),
-            unenrolled: self.count(Counter::Unenrolled),
-            refused: self.count(Counter::Refused),
-            no_memory: self.count(Counter::NoMemory),
-            announced: self.count(Counter::Announced),
-            unannounced: self.count(Counter::Unannounced),
+            unenrolled: self.shared.count(Counter::Unenrolled),
+            refused: self.shared.count(Counter::Refused),
+            no_memory: self.shared.count(Counter::NoMemory),
+            announced: self.shared.count(Counter::Announced),
+            unannounced: self.shared.count(Counter::Unannounced),
             destinations: {
                 let held = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
                 held.count()
             },
-            left: self.count(Counter::Left),
+            left: self.shared.count(Counter::Left),
             namespaces,
             rules,
             filled: self.shared.fill.get(),
         }
-    }
-
-    /// The sum over the CPUs.
-    fn count(&self, counter: Counter) -> u64 {
-        let values = self.counters.get(&(counter as u32), 0);
-        values.map_or(0, |values| {
-            values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
-        })
     }
 }
 

@@ -142,16 +142,16 @@ impl Cgroups {
         self.own.as_ref().map(|(id, _)| *id)
     }
 
-    /// Visits every process of the trees but Qbox's own. A cgroup that goes away meanwhile is passed over.
-    pub(super) fn visit(&self, each: &mut dyn FnMut(Process<'_>)) {
-        for tree in &self.trees {
-            self.visit_folder(&tree.path, 0, each);
+    /// Visits every process of one cgroup of the trees and of those below it, or of all, but Qbox's own. A cgroup that goes away
+    /// meanwhile is passed over.
+    pub(super) fn visit(&self, folder: Option<&Path>, each: &mut dyn FnMut(Process<'_>)) {
+        match folder {
+            Some(folder) => self.visit_folder(folder, 0, each),
+            None => self
+                .trees
+                .iter()
+                .for_each(|tree| self.visit_folder(&tree.path, 0, each)),
         }
-    }
-
-    /// Visits the processes of one cgroup of the trees, and of those below it, likewise.
-    pub(super) fn visit_below(&self, folder: &Path, each: &mut dyn FnMut(Process<'_>)) {
-        self.visit_folder(folder, 0, each);
     }
 
     fn visit_folder(&self, folder: &Path, depth: usize, each: &mut dyn FnMut(Process<'_>)) {

@@ -36,7 +36,7 @@ fn once(shared: &Shared, own: &BTreeSet<u32>) {
         let Enrolled { cgroup, .. } = &pod;
         let Chains { missing, before } = match chain::look(cgroup, own) {
             Ok(chains) => chains,
-            // The pod has gone, or lives in another cgroup by now, which the next scan tells.
+            // The pod has gone, or lives in another cgroup by now, which the next look tells.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 tracing::debug!(cgroup = %cgroup.display(), %error, "can't ask which programs run for a cgroup");

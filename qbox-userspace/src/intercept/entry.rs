@@ -34,7 +34,7 @@ pub struct PodStatus {
     pub netns: u64,
     /// The folder of the cgroup in which it was seen last.
     pub cgroup: PathBuf,
-    /// A process in it, as this PID namespace numbers it; it may have ended since the last scan.
+    /// A process in it, as this PID namespace numbers it; it may have ended a moment ago.
     pub process: u32,
     /// The addresses of its listeners, in its own namespace.
     pub listeners: Vec<SocketAddr>,

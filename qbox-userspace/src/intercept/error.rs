@@ -149,6 +149,11 @@ pub enum InterceptError {
 }
 
 impl InterceptError {
+    /// Whether it is what a new namespace shows for a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::LoopbackDown { .. })
+    }
+
     pub(super) fn map(map: &'static str, cause: &dyn std::error::Error) -> Self {
         Self::Map {
             map,

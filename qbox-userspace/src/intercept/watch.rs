@@ -1,32 +1,81 @@
-//! Looks for pods, for as long as capture runs: at once when the programs announce one, when a cgroup is new or when what holds
-//! for pods has changed, and in a scan of the cgroups' trees every so often, which also sees which pods are gone. Knows nothing of connections.
+//! When to look for pods, for as long as capture runs: at once when the programs announce one, when a cgroup is new or when what holds
+//! for pods has changed; every second whether those that are known are still there. The cgroups' trees are scanned when something was
+//! announced that only a scan can find, when a pod is not where it was, where the kernel can't tell of what is new, and now and then, for what
+//! all that has missed.
+//! Knows nothing of connections.
 
 use super::births::Births;
 use super::capture::Shared;
-use super::entry::{Sighting, Sightings};
+use super::entry::Sighting;
+use super::look::{look, look_at_new, namespace_of, rescan};
 use super::sys;
 use aya::maps::{MapData, RingBuf};
-use qbox_common::{Newcomer, announced};
+use qbox_common::{Counter, Newcomer, announced};
 use rustix::fd::OwnedFd;
-use std::collections::BTreeMap;
-use std::fs;
 use std::future::pending;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Between two scans, if nothing happens.
+/// Between two looks at the pods that are known; between two scans, where the kernel doesn't tell of what is new.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The least between two scans, when something was announced that only a scan can find.
+/// Between two scans that nothing has asked for.
+const SELDOM: Duration = Duration::from_secs(30);
+/// The least between two scans.
 const LEAST: Duration = Duration::from_millis(50);
-/// A scan may take one part in this many of a CPU's time: on a node with many processes they are further apart.
+/// Between two tries to listen in a new namespace whose loopback is down.
+const RETRY: Duration = Duration::from_millis(10);
+/// Looks and scans may each take one part in this many of a CPU's time: on a node with many processes they are further apart.
 const SHARE: u32 = 50;
 /// Announcements handled before others get their turn.
 const BATCH: usize = 64;
+
+/// When what is due.
+struct Clock {
+    look: Instant,
+    scan: Instant,
+    /// Before this no scan may be.
+    earliest: Instant,
+    retry: Option<Instant>,
+}
+
+impl Clock {
+    /// A scan has just been.
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            look: now + INTERVAL,
+            scan: now + INTERVAL,
+            earliest: now,
+            retry: None,
+        }
+    }
+
+    /// Something wants a scan.
+    fn scan_soon(&mut self) {
+        self.scan = self.scan.min(self.earliest);
+    }
+
+    fn looked(&mut self, took: Duration) {
+        self.look = Instant::now() + (took * SHARE).max(INTERVAL);
+    }
+
+    fn scanned(&mut self, took: Duration, interval: Duration) {
+        let now = Instant::now();
+        self.earliest = now + (took * SHARE).max(LEAST);
+        self.scan = now + (took * SHARE).max(interval);
+    }
+
+    /// Some pod wants another try, or none does.
+    fn want_retry(&mut self, wanted: bool) {
+        self.retry = match self.retry {
+            Some(at) if wanted => Some(at),
+            _ => wanted.then(|| Instant::now() + RETRY),
+        };
+    }
+}
 
 /// Runs until it is dropped.
 pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
@@ -36,11 +85,11 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
     let births = Births::of(&shared.cgroups)
         .map_err(|error| tracing::warn!(%error, "new pods are found by their sockets and by scanning alone"));
     let (announced, mut births) = (announced.ok(), births.ok());
-    // Before this no scan may be; by then one will have been.
-    let mut earliest = Instant::now();
-    let mut next = earliest + INTERVAL;
+    let mut unannounced = shared.count(Counter::Unannounced);
+    let mut clock = Clock::new();
     loop {
-        let look = births.as_ref().and_then(Births::next);
+        let new = births.as_ref().and_then(Births::next);
+        clock.want_retry(shared.pods().want_retry());
         tokio::select! {
             ready = readable(announced.as_ref()) => match ready {
                 Ok(mut ready) => {
@@ -49,7 +98,7 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
                         ready.clear_ready();
                     }
                     if !found {
-                        next = next.min(earliest);
+                        clock.scan_soon();
                     }
                     tokio::task::yield_now().await;
                 }
@@ -59,36 +108,49 @@ pub(super) async fn watch(shared: Arc<Shared>, mut events: RingBuf<MapData>) {
                 }
             },
             told = told(births.as_ref()) => match told {
-                Ok(()) => births.iter_mut().for_each(Births::take),
+                Ok(()) => births.iter_mut().for_each(|births| births.take(&shared.cgroups)),
                 Err(error) => {
                     tracing::warn!(%error, "can't wait for new cgroups");
                     births = None;
                 }
             },
-            () = sleep_until(look.unwrap_or(next).min(next)), if look.is_some_and(|look| look < next) => {
-                if let Some(births) = &mut births {
-                    look_at_new(&shared, births);
-                }
-                if shared.pods().want_retry() {
-                    next = next.min(earliest);
-                }
+            () = at(new) => births.iter_mut().for_each(|births| look_at_new(&shared, births)),
+            () = at(clock.retry) => {
+                clock.retry = None;
+                shared.pods().retry();
             }
-            () = shared.changed.notified() => {
-                shared.pods().reconsider();
-                // What is in now may not have been seen yet.
-                next = next.min(earliest);
+            () = shared.changed.notified() => shared.pods().reconsider(),
+            () = sleep_until(clock.scan) => {
+                let took = rescan(&shared).await;
+                let told = announced.is_some() && births.as_ref().is_some_and(Births::is_complete);
+                let seldom = told && !shared.pods().is_crowded();
+                clock.scanned(took, if seldom { SELDOM } else { INTERVAL });
+                clock.looked(took);
             }
-            () = sleep_until(next) => {
-                let rest = rescan(&shared).await * SHARE;
-                let interval = if shared.pods().want_retry() {
-                    LEAST
-                } else {
-                    INTERVAL
-                };
-                earliest = Instant::now() + rest.max(LEAST);
-                next = Instant::now() + rest.max(interval);
+            () = sleep_until(clock.look) => {
+                let (all, took) = look(&shared).await;
+                clock.looked(took);
+                if !all {
+                    clock.scan_soon();
+                }
+                let lost = shared.count(Counter::Unannounced);
+                if lost != unannounced {
+                    unannounced = lost;
+                    clock.scan_soon();
+                }
             }
         }
+        if births.as_mut().is_some_and(Births::has_missed) {
+            clock.scan_soon();
+        }
+    }
+}
+
+/// Waits until then, if there is a then.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 
@@ -105,30 +167,6 @@ async fn told(births: Option<&Births>) -> io::Result<()> {
     match births {
         Some(births) => births.told().await,
         None => pending().await,
-    }
-}
-
-/// Looks whether a process of a new cgroup is in its network namespace by now: until then it is in the node's. Those that stay
-/// there a scan finds.
-fn look_at_new(shared: &Shared, births: &mut Births) {
-    let node = namespace_of(1);
-    for folder in births.due() {
-        let mut found = BTreeMap::new();
-        shared.cgroups.visit_below(&folder, &mut |process| {
-            let inode = namespace_of(process.id).filter(|inode| Some(*inode) != node);
-            if let Some(inode) = inode {
-                found.insert(inode, (process.id, process.cgroup.to_path_buf()));
-            }
-        });
-        let mut pods = shared.pods();
-        let mut settled = !found.is_empty();
-        for (inode, (process, cgroup)) in found {
-            pods.saw(inode, Sighting { process, cgroup });
-            settled &= !pods.is_early(inode);
-        }
-        if settled {
-            births.found(&folder);
-        }
     }
 }
 
@@ -184,60 +222,39 @@ fn enrol(shared: &Shared, newcomer: Newcomer) -> bool {
     known
 }
 
-/// The inode of the network namespace that a process is in.
-pub(super) fn namespace_of(process: u32) -> Option<u64> {
-    fs::metadata(format!("/proc/{process}/ns/net"))
-        .ok()
-        .map(|found| found.ino())
-}
-
-/// Scans once, and brings the pods in line with what was found.
-pub(super) fn scan(shared: &Shared) {
-    let sightings = look(shared);
-    shared.pods().settle(sightings);
-}
-
-/// Scans on a thread that may wait for files; how long that took.
-async fn rescan(shared: &Arc<Shared>) -> Duration {
-    let start = Instant::now();
-    let looking = tokio::task::spawn_blocking({
-        let shared = Arc::clone(shared);
-        move || look(&shared)
-    });
-    // It fails only when the runtime stops.
-    if let Ok(sightings) = looking.await {
-        shared.pods().settle(sightings);
-    }
-    start.elapsed()
-}
-
-fn look(shared: &Shared) -> Sightings {
-    let mut sightings = BTreeMap::new();
-    // The processes of a cgroup come one after the other.
-    let mut last: Option<(PathBuf, PathBuf)> = None;
-    shared.cgroups.visit(&mut |process| {
-        let Some(inode) = namespace_of(process.id) else {
-            return;
-        };
-        let pod = match &last {
-            Some((cgroup, pod)) if cgroup == process.cgroup => pod.clone(),
-            _ => {
-                let pod = shared.cgroups.judge(process.cgroup).shown;
-                last = Some((process.cgroup.to_path_buf(), pod.clone()));
-                pod
-            }
-        };
-        sightings.entry((inode, pod)).or_insert_with(|| Sighting {
-            process: process.id,
-            cgroup: process.cgroup.to_path_buf(),
-        });
-    });
-    sightings
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_looked_for_takes_no_more_than_its_share() {
+        let mut clock = Clock::new();
+        let now = Instant::now();
+        clock.scanned(Duration::from_millis(100), SELDOM);
+        assert_eq!(clock.scan, now + SELDOM);
+        clock.scan_soon();
+        assert_eq!(clock.scan, now + Duration::from_secs(5));
+        clock.scanned(Duration::from_micros(1), INTERVAL);
+        clock.scan_soon();
+        assert_eq!(clock.scan, now + LEAST);
+        clock.looked(Duration::from_millis(1));
+        assert_eq!(clock.look, now + INTERVAL);
+        clock.looked(Duration::from_secs(1));
+        assert_eq!(clock.look, now + Duration::from_secs(50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_is_not_put_off_by_what_happens_meanwhile() {
+        let mut clock = Clock::new();
+        clock.want_retry(true);
+        let first = clock.retry;
+        assert_eq!(first, Some(Instant::now() + RETRY));
+        tokio::time::advance(RETRY / 2).await;
+        clock.want_retry(true);
+        assert_eq!(clock.retry, first);
+        clock.want_retry(false);
+        assert_eq!(clock.retry, None);
+    }
 
     #[test]
     fn an_announcement() {
@@ -251,12 +268,5 @@ mod tests {
             (7, 8, 42)
         );
         assert_eq!(parse(&bytes[..19]), None);
-    }
-
-    #[test]
-    fn the_namespace_of_a_process() {
-        let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
-        assert_eq!(namespace_of(std::process::id()), Some(own));
-        assert_eq!(namespace_of(0), None);
     }
 }

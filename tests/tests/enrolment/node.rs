@@ -492,7 +492,7 @@ fn a_pod_is_captured_before_its_first_socket() -> Result<()> {
         pods.push(pod);
     }
     println!("captured {longest:?} after the sandbox, at the latest");
-    // A scan comes once a second: that it finds all eight as early as this is unlikely (1 in 256).
+    // A look comes once a second: that one finds all eight as early as this is unlikely (1 in 256).
     assert!(longest < Duration::from_millis(500), "{longest:?}");
     let metrics = shop.qbox.admin().get("/metrics")?.body;
     assert!(

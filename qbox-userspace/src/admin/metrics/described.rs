@@ -207,7 +207,7 @@ metrics! {
         CAPTURED: Counter "captured_connections" ["fate"]
             "Pods' connections, by what the eBPF programs and the listeners did with them", "`captured` by the programs, `accepted` by a listener; `direct`: to a listener's own address; `stale`: gone before it was accepted; `unenrolled`: of a pod too new to be captured (they went their own way, or were refused); `refused`: as `unknown` and `when_down` of `[capture]` say; `left`: of a pod that is not enrolled, or to a port that it has taken out; `no_memory`: went their own way.";
         ANNOUNCED: Counter "announced_namespaces" ["fate"]
-            "Network namespaces that the eBPF programs told of, by whether there was room for the news", "`announced`; `unannounced`: the ring was full, and the next scan finds them.";
+            "Network namespaces that the eBPF programs told of, by whether there was room for the news", "`announced`; `unannounced`: the ring was full, and a scan finds them.";
         MAP_ENTRIES: Gauge "ebpf_map_entries" ["map"]
             "Entries of the eBPF programs' maps; those of flows, announced and events as they were at most 10 s ago", "`destinations` that triggers name, known `namespaces`, `pods` with a rule of their own, `flows`: connections not yet accepted, `announced` namespaces, `events`: bytes of announcements not yet read.";
         MAP_CAPACITY: Gauge "ebpf_map_capacity" ["map"]

@@ -297,7 +297,8 @@ fn measure(api: bool) -> Result<()> {
     })?;
     let listed = gone.elapsed().as_secs_f64();
     wait_for("their files to be closed", DEADLINE, || {
-        Ok((files(qbox.id())? <= open).then_some(()))
+        // A handle of Qbox's own namespace, opened with the first pod, stays.
+        Ok((files(qbox.id())? <= open + 1).then_some(()))
     })?;
     let closed = gone.elapsed().as_secs_f64();
     println!("| all gone, and no longer listed, within | {listed:.1} s |");

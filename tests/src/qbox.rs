@@ -19,6 +19,8 @@ pub struct Settings {
     pub sagas: Vec<String>,
     /// More lines of `[capture]`.
     pub capture: &'static str,
+    /// More lines of `[upstream]`.
+    pub upstream: &'static str,
     /// More tables of qbox.toml.
     pub extra: String,
     /// `log.level`, unless `QBOX_TEST_LOG` says another: else `info`.
@@ -53,7 +55,8 @@ impl Settings {
         let state = self.state.as_deref().unwrap_or(Path::new("state"));
         let mut text = format!("grace = \"2s\"\nstate_dir = {state:?}\n{capture}{}", self.capture);
         let linger = self.linger.unwrap_or("1s");
-        write!(text, "[upstream]\nhosts = {hosts:?}\nlinger = {linger:?}\n")?;
+        let more = self.upstream;
+        write!(text, "[upstream]\nhosts = {hosts:?}\nlinger = {linger:?}\n{more}")?;
         write!(
             text,
             "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = {:?}\n",

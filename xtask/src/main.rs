@@ -54,11 +54,18 @@ enum Task {
         #[arg(last = true)]
         words: Vec<String>,
     },
-    /// Measure, in release mode and on this machine's disk.
+    /// Measure, in release mode and on this machine: without a name all that docs/performance.md is made of, which writes that page and
+    /// its plots; or one measurement.
     Bench {
-        /// What.
-        what: bench::What,
-        /// For `sagas` and `passthrough`, behind `--`: how long, for one (`--help` names them).
+        /// One alone.
+        what: Option<bench::What>,
+        /// Of the whole only these parts, with commas between.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<bench::What>,
+        /// In a few minutes instead of some twenty; docs/performance.md stays as it is, and a copy in target/bench is written.
+        #[arg(long)]
+        quick: bool,
+        /// For one that runs in pods, behind `--`: how long, for one (`--help` names them).
         #[arg(last = true)]
         words: Vec<String>,
     },
@@ -86,7 +93,12 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Build => build::release().map(drop),
         Task::BuildEbpf => build_ebpf::build().map(|object| println!("{}", object.display())),
-        Task::Bench { what, words } => bench::run(what, &words),
+        Task::Bench {
+            what,
+            only,
+            quick,
+            words,
+        } => bench::run(what, &only, quick, &words),
         Task::Image => image::run(),
         Task::Docs => docs::run(),
         Task::Lint => lint::run(),

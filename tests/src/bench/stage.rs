@@ -1,26 +1,27 @@
 //! The node, its pods, the services, the hop and Qbox.
 
-use super::TOPOLOGIES;
+use super::files::{self, TRIPS};
 use super::load::{Kind, Load};
 use super::services::Services;
+use super::shape::Shape;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::poll::{DEADLINE, wait_for};
+use crate::process::processor_time;
 use crate::qbox::{Qbox, Settings};
 use crate::world::PORT;
 use anyhow::{Context, Result, ensure};
-use std::fmt::Write as _;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The trigger's service, as the sagas name it. Nothing of a saga reaches it.
-const TRIPS: &str = "trips.default.svc";
 /// Where the hop listens on the node: a port that no saga names.
 const HOP: u16 = 8090;
 /// The node's address, as pods see it.
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+/// Nothing here is up for longer.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What stands where a coordinator would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,24 +45,20 @@ impl System {
         }
     }
 
-    fn durability(self) -> &'static str {
+    /// The first segment of its paths; of Qbox the journal's durability.
+    pub(super) fn way(self) -> &'static str {
         match self {
+            Self::Hop => "hop",
+            Self::Synced => "disk",
             Self::Unsynced => "none",
-            Self::Hop | Self::Synced => "disk",
         }
     }
 
-    /// The path of a trigger that calls so many services.
-    pub(super) fn target(self, services: usize) -> Target {
-        match self {
-            Self::Hop => Target {
-                hop: true,
-                path: format!("/{services}/7"),
-            },
-            _ => Target {
-                hop: false,
-                path: format!("/{}/{services}/7", self.durability()),
-            },
+    /// Its trigger of a shape.
+    pub(super) fn target(self, shape: Shape) -> Target {
+        Target {
+            hop: self == Self::Hop,
+            path: format!("/{}/{}/7", self.way(), shape.key()),
         }
     }
 }
@@ -69,8 +66,8 @@ impl System {
 /// Where a load goes.
 #[derive(Debug)]
 pub(super) struct Target {
-    hop: bool,
-    path: String,
+    pub(super) hop: bool,
+    pub(super) path: String,
 }
 
 /// What has been counted of a system so far.
@@ -78,23 +75,48 @@ pub(super) struct Target {
 pub(super) struct Counts {
     /// Its processor time, in microseconds.
     pub(super) cpu: f64,
+    /// The services', all of them together.
+    pub(super) services: f64,
     /// Its syncs of the disk.
     pub(super) syncs: f64,
 }
 
+/// What a stage has.
+#[derive(Debug, Default)]
+pub(super) struct Setup {
+    /// The shapes that can be asked for, with both ways of keeping the journal.
+    pub(super) shapes: Vec<Shape>,
+    /// Services below that no shape needs.
+    pub(super) more_below: usize,
+    /// More sagas.
+    pub(super) sagas: Vec<String>,
+    /// More lines of `[upstream]`.
+    pub(super) upstream: &'static str,
+    /// More tables of qbox.toml.
+    pub(super) extra: String,
+}
+
 /// All of it, running. What is named first goes first.
 pub(super) struct Stage {
-    qbox: Qbox,
+    pub(super) qbox: Qbox,
     hop: Process,
+    middle: Vec<Process>,
     client: Pod,
     trips: Pod,
-    _services: Services,
+    pub(super) services: Services,
     _pods: Vec<Pod>,
     _node: Node,
 }
 
 /// Killed when it is dropped.
 struct Process(Child);
+
+impl Process {
+    fn start(mut command: Command) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn();
+        Ok(Self(child.context("can't start a process of the bench")?))
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -104,86 +126,106 @@ impl Drop for Process {
     }
 }
 
+fn own() -> Result<PathBuf> {
+    std::env::current_exe().context("this program has no path")
+}
+
 impl Stage {
-    /// With more tables of qbox.toml.
-    pub(super) fn set(extra: &str) -> Result<Self> {
+    /// Starts all of it, and waits until it is there.
+    pub(super) fn set(setup: &Setup) -> Result<Self> {
         let node = Node::new()?;
-        let most = TOPOLOGIES.into_iter().max().unwrap_or_default();
         let trips = node.pod("trips")?;
+        let needs = setup.shapes.iter().map(|shape| shape.needs());
+        let (below, between) = needs.fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+        let below = (0..below + setup.more_below).map(|number| node.pod(&files::below(number)));
+        let below = below.collect::<Result<Vec<_>>>()?;
+        let between = (0..between).map(|number| node.pod(&files::middle(number)));
+        let between = between.collect::<Result<Vec<_>>>()?;
         let mut listeners = vec![trips.listen(PORT)?];
-        let mut pods = Vec::new();
-        for number in 0..most {
-            let pod = node.pod(&name(number))?;
+        for pod in &below {
             listeners.push(pod.listen(PORT)?);
-            pods.push(pod);
         }
         let services = Services::start(listeners)?;
         let client = node.pod("client")?;
-        let mut command = node.command(std::env::current_exe().context("this program has no path")?);
+        let place = |pod: &Pod| SocketAddr::from((pod.ipv4(), PORT)).to_string();
+        let mut command = node.command(own()?);
         command.arg("hop").arg(SocketAddr::from((NODE, HOP)).to_string());
-        command.args(
-            pods.iter()
-                .map(|pod| SocketAddr::from((pod.ipv4(), PORT)).to_string()),
-        );
-        let hop = Process(
-            command
-                .stdin(Stdio::null())
-                .spawn()
-                .context("can't start the hop")?,
-        );
+        command.args(below.iter().map(|pod| format!("--below={}", place(pod))));
+        command.args(between.iter().map(|pod| format!("--middle={}", place(pod))));
+        let hop = Process::start(command)?;
         let systems = [System::Synced, System::Unsynced];
-        let sagas = systems
-            .into_iter()
-            .flat_map(|system| TOPOLOGIES.map(|services| saga(system, services)));
+        let sagas = systems.into_iter().flat_map(|system| {
+            setup
+                .shapes
+                .iter()
+                .flat_map(move |shape| files::of(*shape, system.way()))
+        });
         let settings = Settings {
-            extra: extra.to_owned(),
-            ..Settings::sagas(sagas)
+            upstream: setup.upstream,
+            extra: setup.extra.clone(),
+            ..Settings::sagas(sagas.chain(setup.sagas.iter().cloned()))
         };
         let qbox = Qbox::start(&node, &settings)?;
-        qbox.wait_for_pod(client.name())?;
-        wait_for("the hop to listen", DEADLINE, || {
-            let connected = node
-                .namespace()
-                .run(|| Ok(TcpStream::connect((NODE, HOP)).is_ok()))?;
-            Ok(connected.then_some(()))
-        })?;
+        for pod in between.iter().chain([&client]) {
+            qbox.wait_for_pod(pod.name())?;
+        }
+        let mut middle = Vec::new();
+        for (number, pod) in between.iter().enumerate() {
+            let mut command = pod.command_for(LIMIT, own()?);
+            command.arg("middle").arg(number.to_string());
+            command.arg(format!("{}.default.svc:{PORT}", pod.name()));
+            command
+                .arg(place(pod))
+                .arg(SocketAddr::from((NODE, HOP)).to_string());
+            middle.push(Process::start(command)?);
+        }
+        let servers = between.iter().map(|pod| SocketAddr::from((pod.ipv4(), PORT)));
+        for server in servers.chain([(NODE, HOP).into()]) {
+            wait_for(&format!("{server} to listen"), DEADLINE, || {
+                let connected = node.namespace().run(|| Ok(TcpStream::connect(server).is_ok()))?;
+                Ok(connected.then_some(()))
+            })?;
+        }
         Ok(Self {
             qbox,
             hop,
+            middle,
             client,
             trips,
-            _services: services,
-            _pods: pods,
+            services,
+            _pods: below.into_iter().chain(between).collect(),
             _node: node,
         })
     }
 
     /// Loads the target from the client's pod.
     pub(super) fn load(&self, target: &Target, kind: Kind, span: Duration) -> Result<Load> {
-        let address = match target.hop {
-            true => SocketAddr::from((NODE, HOP)),
-            false => SocketAddr::from((self.trips.ipv4(), PORT)),
-        };
         let (kind, number) = match kind {
             Kind::Open { per_second } => ("open", per_second),
             Kind::Closed { clients } => ("closed", clients),
         };
-        let output = self
-            .client
-            .command(std::env::current_exe().context("this program has no path")?)
-            .args([
-                "load",
-                &address.to_string(),
-                &format!("{TRIPS}:{PORT}"),
-                &target.path,
-                kind,
-            ])
-            .args([number.to_string(), span.as_millis().to_string()])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("can't start the client")?;
+        let mut command = self.client("load", target)?;
+        command.args([kind, &number.to_string(), &span.as_millis().to_string()]);
+        let output = command.output().context("can't start the client")?;
         ensure!(output.status.success(), "the client ended with {}", output.status);
         Load::from_line(&String::from_utf8(output.stdout)?)
+    }
+
+    /// This program in the client's pod, with the target as its first words.
+    pub(super) fn client(&self, what: &str, target: &Target) -> Result<Command> {
+        let address = match target.hop {
+            true => SocketAddr::from((NODE, HOP)),
+            false => SocketAddr::from((self.trips.ipv4(), PORT)),
+        };
+        let mut command = self.client.command_for(LIMIT, own()?);
+        command.args([
+            what,
+            &address.to_string(),
+            &format!("{TRIPS}:{PORT}"),
+            &target.path,
+        ]);
+        command.stderr(Stdio::inherit());
+        Ok(command)
     }
 
     pub(super) fn counts(&self, system: System) -> Result<Counts> {
@@ -192,8 +234,13 @@ impl Stage {
             System::Hop => (self.hop.0.id(), 0.0),
             System::Synced | System::Unsynced => (self.qbox.id(), self.syncs()?),
         };
+        let mut services = vec![std::process::id()];
+        for middle in &self.middle {
+            services.extend(crate::process::tree(middle.0.id())?);
+        }
         Ok(Counts {
-            cpu: processor_time(process)?,
+            cpu: processor_time(&[process])?,
+            services: processor_time(&services)?,
             syncs,
         })
     }
@@ -218,44 +265,10 @@ impl Stage {
         self.metric("qbox_journal_syncs_total ")
     }
 
-    fn metric(&self, name: &str) -> Result<f64> {
+    /// One metric, by its name and a space.
+    pub(super) fn metric(&self, name: &str) -> Result<f64> {
         let metrics = self.scrape()?;
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
         Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
     }
-}
-
-fn name(number: usize) -> String {
-    format!("service-{number}")
-}
-
-fn saga(system: System, services: usize) -> String {
-    let durability = system.durability();
-    let mut text = format!(
-        "name = \"{durability}-{services}\"\ndurability = \"{durability}\"\n\
-         [trigger]\nmethod = \"POST\"\nurl = \"http://{TRIPS}:{PORT}/{durability}/{services}/{{trip}}\"\n"
-    );
-    for number in 0..services {
-        let name = name(number);
-        let url = format!("http://{name}.default.svc:{PORT}/bookings/${{trigger.path.trip}}");
-        // Writing to a string can't fail.
-        let _ = write!(
-            text,
-            "[[step]]\nname = \"{name}\"\n\
-             request = {{ method = \"PUT\", url = \"{url}\", json = {{ trip = \"${{trigger.path.trip}}\" }} }}\n\
-             [[step.compensate]]\nrequest = {{ method = \"DELETE\", url = \"{url}\" }}\n"
-        );
-    }
-    text
-}
-
-/// A process's time on processors so far, in microseconds (schedstat, in nanoseconds, of each of its threads).
-fn processor_time(process: u32) -> Result<f64> {
-    let mut sum = 0.0;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let first = text.split_whitespace().next().context("an empty schedstat")?;
-        sum += first.parse::<f64>()? / 1000.0;
-    }
-    Ok(sum)
 }

@@ -5,7 +5,9 @@
 
 use super::Options;
 use super::load::Kind;
-use super::stage::{Stage, System};
+use super::shape::Shape;
+use super::spread::median;
+use super::stage::{Setup, Stage, System};
 use crate::collector::Collector;
 use crate::node::require_root;
 use anyhow::{Result, ensure};
@@ -13,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Each trigger's saga calls that many services.
-const SERVICES: usize = 4;
+/// What each trigger's saga calls.
+const SHAPE: Shape = Shape::ONE_TO_FOUR;
 /// How often Prometheus would ask, and more often than that.
 const SCRAPE: Duration = Duration::from_secs(1);
 const CLIENTS: Kind = Kind::Closed { clients: 16 };
@@ -32,8 +34,15 @@ struct Pair {
 /// No root, something fails, or spans were lost.
 pub fn telemetry(options: &Options) -> Result<()> {
     require_root()?;
-    let off = Stage::set("")?;
-    let on = Stage::set("[telemetry]\notlp = \"http://trips.default.svc:4318\"\n")?;
+    let off = Stage::set(&Setup {
+        shapes: vec![SHAPE],
+        ..Setup::default()
+    })?;
+    let on = Stage::set(&Setup {
+        shapes: vec![SHAPE],
+        extra: "[telemetry]\notlp = \"http://trips.default.svc:4318\"\n".to_owned(),
+        ..Setup::default()
+    })?;
     Collector::forgetful(on.listen(4318)?);
     for system in [System::Unsynced, System::Synced] {
         let mut pair = Pair::default();
@@ -77,7 +86,7 @@ fn measure(stage: &Stage, system: System, span: Duration, scraped: bool) -> Resu
             });
         }
         let before = stage.counts(system)?;
-        let load = stage.load(&system.target(SERVICES), CLIENTS, span);
+        let load = stage.load(&system.target(SHAPE), CLIENTS, span);
         over.store(true, Ordering::Relaxed);
         let (load, after) = (load?, stage.counts(system)?);
         Ok((load.rate, (after.cpu - before.cpu) / load.count.max(1) as f64))
@@ -102,10 +111,4 @@ impl Pair {
             self.off.len(),
         );
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -1,9 +1,10 @@
-//! `qbox-bench`: what `cargo xtask bench sagas` and `telemetry` run.
+//! `qbox-bench`: what `cargo xtask bench` runs of most parts.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
-use qbox_tests::bench::{self, Kind, Options};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use qbox_tests::bench::{self, Hold, Kind, Middle, Options};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,28 +19,51 @@ struct Cli {
 #[derive(Subcommand)]
 enum What {
     /// Sagas against a stateless hop.
-    Sagas {
-        /// How often each is measured, in turns.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// Seconds for each measurement.
-        #[arg(long, default_value_t = 4)]
-        seconds: u64,
-    },
+    Sagas(Measured<5, 3>),
     /// Sagas with spans and scrapes against the same without.
-    Telemetry {
-        /// How often each is measured, in turns.
-        #[arg(long, default_value_t = 9)]
-        rounds: usize,
-        /// Seconds for each measurement.
-        #[arg(long, default_value_t = 4)]
-        seconds: u64,
+    Telemetry(Measured<9, 4>),
+    /// Sagas among many in flight, of many steps, among many definitions.
+    Growth(Measured<5, 1>),
+    /// Memory, idle and while connections pass, and the binary's size.
+    Memory(Measured<1, 3>),
+    /// A connect(2) with Qbox's programs against one without.
+    Connect(Measured<5, 1>),
+    /// So many sagas a second for minutes.
+    Hold {
+        /// How long.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Sagas a second.
+        #[arg(long, default_value_t = 2000)]
+        rate: u32,
+        /// Write a copy of the page in target/bench.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Put into docs/performance.md what another measurement has found.
+    #[command(hide = true)]
+    Take {
+        part: String,
+        file: PathBuf,
+        #[arg(long)]
+        quick: bool,
     },
     /// The hop.
     #[command(hide = true)]
     Hop {
         listen: SocketAddr,
-        services: Vec<SocketAddr>,
+        #[arg(long)]
+        below: Vec<SocketAddr>,
+        #[arg(long)]
+        middle: Vec<SocketAddr>,
+    },
+    /// A service in the middle.
+    #[command(hide = true)]
+    Middle {
+        number: usize,
+        host: String,
+        own: SocketAddr,
+        hop: SocketAddr,
     },
     /// The client.
     #[command(hide = true)]
@@ -51,6 +75,60 @@ enum What {
         number: u32,
         milliseconds: u64,
     },
+    /// The client of what is held.
+    #[command(hide = true)]
+    Windows {
+        address: SocketAddr,
+        host: String,
+        path: String,
+        per_second: u32,
+        windows: u32,
+        milliseconds: u64,
+    },
+    /// The client whose sagas stay in flight.
+    #[command(hide = true)]
+    HoldOpen {
+        address: SocketAddr,
+        host: String,
+        path: String,
+    },
+    /// The client of connect.
+    #[command(hide = true)]
+    Dial,
+}
+
+/// How often and how long, if nothing else is said.
+#[derive(Args)]
+struct Measured<const ROUNDS: usize, const SECONDS: u64> {
+    /// How often each is measured, in turns.
+    #[arg(long, default_value_t = ROUNDS)]
+    rounds: usize,
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = SECONDS)]
+    seconds: u64,
+    /// One round of a second, and a copy of the page in target/bench.
+    #[arg(long)]
+    quick: bool,
+}
+
+impl<const ROUNDS: usize, const SECONDS: u64> From<Measured<ROUNDS, SECONDS>> for Options {
+    fn from(measured: Measured<ROUNDS, SECONDS>) -> Self {
+        let Measured {
+            rounds,
+            seconds,
+            quick,
+        } = measured;
+        let (rounds, seconds) = if quick {
+            (1, 1)
+        } else {
+            (rounds.max(1), seconds.max(1))
+        };
+        Self {
+            rounds,
+            span: Duration::from_secs(seconds),
+            quick,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -71,15 +149,33 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> Result<()> {
     match what {
-        What::Sagas { rounds, seconds } => bench::sagas(&Options {
-            rounds: rounds.max(1),
-            span: Duration::from_secs(seconds.max(1)),
+        What::Sagas(measured) => bench::sagas(&measured.into()),
+        What::Telemetry(measured) => bench::telemetry(&measured.into()),
+        What::Growth(measured) => bench::growth(&measured.into()),
+        What::Memory(measured) => bench::memory(&measured.into()),
+        What::Connect(measured) => bench::connect(&measured.into()),
+        What::Hold { minutes, rate, quick } => bench::hold(&Hold {
+            span: Duration::try_from_secs_f64(minutes * 60.0)?,
+            rate,
+            quick,
         }),
-        What::Telemetry { rounds, seconds } => bench::telemetry(&Options {
-            rounds: rounds.max(1),
-            span: Duration::from_secs(seconds.max(1)),
+        What::Take { part, file, quick } => bench::take(&part, &file, quick),
+        What::Hop {
+            listen,
+            below,
+            middle,
+        } => bench::hop(listen, below, middle),
+        What::Middle {
+            number,
+            host,
+            own,
+            hop,
+        } => bench::middle(Middle {
+            number,
+            host,
+            own,
+            hop,
         }),
-        What::Hop { listen, services } => bench::hop(listen, services),
         What::Load {
             address,
             host,
@@ -96,5 +192,20 @@ fn run(what: What) -> Result<()> {
             println!("{}", load.to_line());
             Ok(())
         }
+        What::Windows {
+            address,
+            host,
+            path,
+            per_second,
+            windows,
+            milliseconds,
+        } => {
+            let windows = (windows, Duration::from_millis(milliseconds));
+            bench::windows(address, (&host, &path), per_second, windows, |load| {
+                println!("{}", load.to_line());
+            })
+        }
+        What::HoldOpen { address, host, path } => bench::hold_open(address, &host, &path),
+        What::Dial => bench::dial(),
     }
 }

@@ -27,6 +27,9 @@ struct Cli {
     /// Only count system calls and memory; docs/performance.md stays as it is.
     #[arg(long)]
     calls_alone: bool,
+    /// One round of a second; a copy of the page in target/bench is written instead.
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(Subcommand)]
@@ -42,11 +45,12 @@ fn main() -> Result<()> {
         return passthrough::copy(listen, target);
     }
     let options = Options {
-        minutes: cli.minutes,
-        rounds: cli.rounds.max(1),
+        minutes: if cli.quick { 0.0 } else { cli.minutes },
+        rounds: if cli.quick { 1 } else { cli.rounds.max(1) },
         envoy: cli.envoy,
         own_alone: cli.own_alone,
         calls_alone: cli.calls_alone,
+        quick: cli.quick,
     };
     passthrough::measure(&options)
 }

@@ -8,14 +8,17 @@
 //! Errors: something is not installed, does not start, or wrk reports failed requests.
 
 mod copy;
+mod goals;
 mod idle;
+mod memory;
 mod peers;
 mod table;
 mod wrk;
 
 pub use copy::copy;
+pub(crate) use memory::memory;
 
-use crate::bench::page;
+use crate::bench;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::poll::{DEADLINE, wait_for};
@@ -50,6 +53,8 @@ pub struct Options {
     pub own_alone: bool,
     /// Count system calls, and measure nothing else.
     pub calls_alone: bool,
+    /// What is found is not for docs/performance.md.
+    pub quick: bool,
 }
 
 /// Seconds for which calls are counted, for each kind of load.
@@ -85,11 +90,7 @@ pub fn measure(options: &Options) -> Result<()> {
     let _servers = peers::backend(&node, &backend)?;
     let origin = backend.ipv4();
     let mut ways = vec![Way::new("direct", format!("http://{origin}:{ALONE}"), None)];
-    let saga = format!(
-        "name = \"bench\"\n[trigger]\nmethod = \"POST\"\nurl = \"http://backend.default.svc:{CAPTURED}/trips\"\n\
-         [[step]]\nname = \"none\"\nkind = \"pivot\"\nrequest = {{ method = \"POST\", url = \"http://backend:{ALONE}/\" }}\n"
-    );
-    let mut settings = Settings::saga(saga);
+    let mut settings = Settings::saga(saga());
     settings.level = Some("warn");
     let qbox = on_first_processor(|| Qbox::start(&node, &settings))?;
     qbox.wait_for_pod("load")?;
@@ -131,19 +132,24 @@ pub fn measure(options: &Options) -> Result<()> {
         take_turns(&mut ways, &load, options)?;
     }
     let text = table::markdown(&ways, !options.calls_alone);
-    match options.own_alone || options.calls_alone {
-        true => println!("{text}"),
-        false => page::publish(
-            "passthrough",
-            &format!(
-                "{text}\nMedians of {} rounds in turns, {} s for each measurement. {}.\n",
-                options.rounds,
-                seconds(options, ways.len()),
-                page::machine()?
-            ),
-        )?,
+    if options.own_alone || options.calls_alone {
+        println!("{text}");
+        return Ok(());
     }
-    Ok(())
+    let text = format!(
+        "{text}\nMedians of {} rounds in turns, {} s for each measurement.\n",
+        options.rounds,
+        seconds(options, ways.len()),
+    );
+    bench::publish("passthrough", &text, goals::of(&ways), options.quick)
+}
+
+/// Its trigger's port is the backend's, and nothing that is sent here is a trigger.
+fn saga() -> String {
+    format!(
+        "name = \"bench\"\n[trigger]\nmethod = \"POST\"\nurl = \"http://backend.default.svc:{CAPTURED}/trips\"\n\
+         [[step]]\nname = \"none\"\nkind = \"pivot\"\nrequest = {{ method = \"POST\", url = \"http://backend:{ALONE}/\" }}\n"
+    )
 }
 
 /// Each way in turn, under each load, as often as is asked for.
@@ -151,6 +157,12 @@ fn take_turns(ways: &mut [Way], load: &Pod, options: &Options) -> Result<()> {
     let seconds = seconds(options, ways.len());
     for round in 0..options.rounds {
         for (number, (body, connections)) in cells().enumerate() {
+            eprintln!(
+                "    round {} of {}: {} × {connections}",
+                round + 1,
+                options.rounds,
+                body.0
+            );
             for way in &mut *ways {
                 let before = way.processor_time()?;
                 let mut sample = wrk::run(load, &format!("{}{}", way.url, body.1), connections, seconds)
@@ -159,7 +171,6 @@ fn take_turns(ways: &mut [Way], load: &Pod, options: &Options) -> Result<()> {
                 way.samples[number].push(sample);
                 way.loaded = way.loaded.max(way.resident()?);
             }
-            eprintln!("    round {}: {} × {connections}", round + 1, body.0);
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::idle::IDLE;
 use super::wrk::Sample;
 use super::{Way, cells};
+use crate::bench::spread;
 use crate::process::Calls;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -106,12 +107,8 @@ fn mib(bytes: u64) -> f64 {
     bytes / f64::from(1 << 20)
 }
 
-fn median(samples: &[Sample]) -> Sample {
-    let middle = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or_default()
-    };
-    let of = |value: fn(&Sample) -> f64| middle(samples.iter().map(value).collect());
+pub(super) fn median(samples: &[Sample]) -> Sample {
+    let of = |value: fn(&Sample) -> f64| spread::median(samples.iter().map(value));
     Sample {
         rate: of(|sample| sample.rate),
         requests: of(|sample| sample.requests),

@@ -34,7 +34,7 @@ struct Hop {
     middle: Services,
 }
 
-/// Listens at `listen` until it is killed, and calls the services as a path of [`Shape`] says.
+/// Listens at `listen` until it is killed, and calls the services as a path of `Shape` says.
 ///
 /// # Errors
 /// The address is taken.

@@ -13,10 +13,10 @@ const MANY: u32 = 240;
 
 /// A saga of three steps at once, its journal synced.
 const SYNCED: Calls = Calls {
-    reads: 4.3,
-    writes: 7.0,
-    waits: 7.0,
-    others: 20.0,
+    reads: 4.15,
+    writes: 7.4,
+    waits: 7.4,
+    others: 14.0,
 };
 /// The same with `durability = "none"`.
 const UNSYNCED: Calls = Calls {

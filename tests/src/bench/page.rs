@@ -5,6 +5,7 @@ use super::plot;
 use super::record::{Record, Records};
 use crate::qbox::{binary, workspace};
 use anyhow::{Context, Result};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,8 +25,10 @@ pub fn publish(part: &str, text: &str, record: Record, quick: bool) -> Result<()
         ..record
     };
     let root = root(quick)?;
+    let mut pictures = String::new();
     for chart in &record.charts {
         plot::draw(chart, &root.join(PICTURES))?;
+        writeln!(pictures, "![{}](pictures/{}.svg)\n", chart.title, chart.file)?;
     }
     let path = root.join(RECORDS);
     let mut records = Records::read(&path)?;
@@ -33,7 +36,7 @@ pub fn publish(part: &str, text: &str, record: Record, quick: bool) -> Result<()
     println!("{text}");
     let path = root.join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-    let page = between(&page, part, text)?;
+    let page = between(&page, part, &format!("{pictures}{text}"))?;
     let page = between(&page, "goals", &records.table())?;
     fs::write(&path, page)?;
     eprintln!("    written: {}", path.display());

@@ -22,8 +22,8 @@ pub(super) const MUCH: usize = 1 << 20;
 const TIDY: Duration = Duration::from_secs(60);
 /// How soon again if there are more of them than go in one transaction.
 const TIDY_AGAIN: Duration = Duration::from_millis(20);
-/// How many of them go in one transaction, so that nothing waits long for it.
-const TIDY_SAGAS: i64 = 200;
+/// How many of them go in one transaction, so that nothing waits long for it: so many, and twice as many as have come.
+const TIDY_SAGAS: usize = 200;
 /// How many free pages are given back to the file system at once.
 const TIDY_PAGES: i64 = 1000;
 
@@ -49,6 +49,7 @@ impl Filer {
         let mut tidied: Option<Instant> = None;
         loop {
             let rest = if tidied.is_some() { TIDY } else { TIDY_AGAIN };
+            let mut most = TIDY_SAGAS;
             let done = match self.next(rest) {
                 Next::Stop => return self.merge(),
                 Next::Broken => return,
@@ -60,7 +61,7 @@ impl Filer {
             let due = tidied.is_none_or(|at| at.elapsed() >= TIDY);
             let done = done.and_then(|()| {
                 if due {
-                    tidied = self.tidy()?.then(Instant::now);
+                    tidied = self.tidy(most)?.then(Instant::now);
                 }
                 Ok(())
             });
@@ -111,8 +112,8 @@ impl Filer {
         }
     }
 
-    /// Drops finished sagas that are too old; `true` once none is left.
-    fn tidy(&mut self) -> rusqlite::Result<bool> {
+    /// Drops finished sagas that are too old, `most` at the most; `true` once none is left.
+    fn tidy(&mut self, most: usize) -> rusqlite::Result<bool> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let before = now.saturating_sub(self.settings.keep);
         let before = i64::try_from(before.as_micros()).unwrap_or(i64::MAX);
@@ -121,7 +122,9 @@ impl Filer {
             .prepare_cached(
                 "SELECT n FROM saga WHERE ended IS NOT NULL AND ended < ?1 ORDER BY ended LIMIT ?2",
             )?
-            .query_map(params![before, TIDY_SAGAS], |row| row.get(0))?
+            .query_map(params![before, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                row.get(0)
+            })?
             .collect::<rusqlite::Result<_>>()?;
         if !old.is_empty() {
             let transaction = self.connection.transaction()?;
@@ -140,7 +143,7 @@ impl Filer {
             .prepare(&format!("PRAGMA incremental_vacuum({TIDY_PAGES})"))?
             .query_map([], |_| Ok(()))?
             .collect::<rusqlite::Result<()>>()?;
-        Ok(i64::try_from(old.len()).unwrap_or(i64::MAX) < TIDY_SAGAS)
+        Ok(old.len() < most)
     }
 }
 

@@ -51,6 +51,11 @@ impl Batch {
         self.sagas.is_empty() && self.plans.is_empty()
     }
 
+    /// How many sagas something has happened to.
+    pub(super) fn len(&self) -> usize {
+        self.sagas.len()
+    }
+
     /// About how many bytes it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -33,7 +33,7 @@ const PASSED: Calls = Calls {
     others: 0.4,
 };
 /// How far a count may be from its figure: a part of it, and so much more. Reads and writes follow from what is done.
-const CLOSE: (f64, f64) = (0.05, 0.2);
+const CLOSE: (f64, f64) = (0.08, 0.25);
 /// How often a thread waits or wakes another one is also chance; and less of it is always well.
 const LOOSE: (f64, f64) = (0.5, 1.5);
 

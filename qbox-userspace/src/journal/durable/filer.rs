@@ -54,6 +54,7 @@ impl Filer {
                 Next::Stop => return self.merge(),
                 Next::Broken => return,
                 Next::File(batch, last) => {
+                    most += 2 * batch.len();
                     file(&mut self.connection, &batch, last, None).map(|()| self.shared.filed(last))
                 }
                 Next::Idle => Ok(()),

@@ -22,9 +22,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Of some events as JSON with commas between, of which the first is number `number`.
-    pub(super) fn of(saga: SagaId, number: u64, events: &str) -> Self {
-        let events = format!("[{events}]");
+    /// Of events, of which the first is number `number`, as they are to be stored.
+    pub(super) fn of(saga: SagaId, number: u64, events: String) -> Self {
         Self {
             number,
             sum: sum(saga, number, &events),
@@ -40,17 +39,28 @@ pub(super) fn key(n: i64, number: u64) -> i64 {
 
 /// The events from number `expected` on, or what is wrong with the row.
 pub(super) fn decode(saga: SagaId, expected: u64, row: &Row) -> Result<Vec<Event>, String> {
-    if row.number != expected {
-        return Err(format!("event {expected} is missing"));
-    }
+    follows(expected, row.number)?;
     if row.sum != sum(saga, row.number, &row.events) {
         return Err(format!("event {expected} was damaged: its checksum differs"));
     }
-    let events = match row.events.starts_with('[') {
-        true => serde_json::from_str(&row.events),
-        false => serde_json::from_str(&row.events).map(|event| vec![event]),
+    parse(expected, &row.events)
+}
+
+/// Whether event `first` is the one that is due.
+pub(super) fn follows(expected: u64, first: u64) -> Result<(), String> {
+    match first == expected {
+        true => Ok(()),
+        false => Err(format!("event {expected} is missing")),
+    }
+}
+
+/// The events of a row's text, whose first is number `first`.
+pub(super) fn parse(first: u64, events: &str) -> Result<Vec<Event>, String> {
+    let events = match events.starts_with('[') {
+        true => serde_json::from_str(events),
+        false => serde_json::from_str(events).map(|event| vec![event]),
     };
-    events.map_err(|e| format!("event {expected} can't be read: {e}"))
+    events.map_err(|e| format!("event {first} can't be read: {e}"))
 }
 
 pub(super) fn sum(saga: SagaId, number: u64, event: &str) -> i64 {

@@ -239,7 +239,7 @@ fn change_of(transaction: &Transaction<'_>, saga: SagaId, change: &Change) -> ru
         }
     }
     if change.events.count > 0 {
-        let row = Row::of(saga, change.first, &change.events.text);
+        let row = Row::of(saga, change.first, change.events.array());
         transaction
             .prepare_cached("INSERT INTO event (k, sum, event) VALUES (?1, ?2, ?3)")?
             .execute(params![codec::key(n, row.number), row.sum, row.events])?;

@@ -135,15 +135,15 @@ impl Log {
         })
     }
 
-    /// Whether `frame`, made with [`Log::frame`], can be appended, the file having all records up to `filed`.
-    pub(super) fn has_room(&self, frame: &[u8], filed: u64) -> bool {
-        self.fits(frame) || self.other.last <= filed
+    /// Whether a frame that takes `length` bytes before [`Log::frame`] can be appended, the file having all records up to `filed`.
+    pub(super) fn has_room(&self, length: usize, filed: u64) -> bool {
+        self.fits(length.next_multiple_of(PAGE)) || self.other.last <= filed
     }
 
-    fn fits(&self, frame: &[u8]) -> bool {
+    fn fits(&self, frame: usize) -> bool {
         let end = self.segment.end;
         // The largest gets a file for itself, which is longer then.
-        end == 0 || end + frame.len() as u64 <= self.length
+        end == 0 || end + frame as u64 <= self.length
     }
 
     /// The bytes of a frame: its records, from number `first` on, stand in `frame` behind the room for a header.
@@ -167,7 +167,7 @@ impl Log {
     /// # Errors
     /// The disk's. Nobody knows then what it holds.
     pub(super) fn append(&mut self, frame: &[u8], last: u64) -> io::Result<()> {
-        if !self.fits(frame) {
+        if !self.fits(frame.len()) {
             self.sync()?;
             std::mem::swap(&mut self.segment, &mut self.other);
             self.segment.end = 0;

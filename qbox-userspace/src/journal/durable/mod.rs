@@ -15,26 +15,27 @@ mod pending;
 mod read;
 mod record;
 mod schema;
+mod state;
 mod writer;
 
 pub use schema::OpenError;
 
 use super::{History, Journal, JournalError, Load, Outline, Page, Pending, Position, Query};
-use crate::durations::Durations;
 use crate::saga::{Event, Plan, PlanHash, SagaId};
 use filer::Filer;
 use log::{HEADER, Log};
 use pending::{Batch, Beginning, End};
 use record::{Chunk, Record};
 use rusqlite::Connection;
+use state::{OpenSaga, Shared, State};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
-use writer::Writer;
+use writer::{Doing, Pen};
 
 /// Queued bytes from which on no new saga is taken: the disk doesn't keep up.
 const QUEUE: usize = 64 << 20;
@@ -76,71 +77,6 @@ pub struct Durable {
     threads: Mutex<Vec<JoinHandle<()>>>,
     // Last, so that the directory is free only when nothing is written any more.
     held: Mutex<Option<schema::Held>>,
-}
-
-/// What the threads that write and all others know together.
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    /// There is something for the writer.
-    work: Condvar,
-    /// There is something for the filer.
-    file: Condvar,
-    /// The file has more, or will never have.
-    news: Condvar,
-}
-
-/// Somebody who waits for a place in the order to be durable.
-type Waiter = (u64, oneshot::Sender<Result<(), JournalError>>);
-
-#[derive(Debug, Default)]
-struct State {
-    open: HashMap<SagaId, OpenSaga>,
-    next_saga: i64,
-    /// The plans that this process has stored: no more than it has had definitions.
-    plans: HashSet<PlanHash>,
-    /// How many events were appended.
-    events: u64,
-    /// The number of the last record that was queued, of the last that is in the log, of the last that is durable, of the last that
-    /// someone waits for, and of the last that is in the file.
-    position: u64,
-    written: u64,
-    durable: u64,
-    wanted: u64,
-    filed: u64,
-    /// Up to which someone wants it to be in the file.
-    asked: u64,
-    /// How long the syncs of the log took, and how many the file has had.
-    commits: Durations,
-    filings: u64,
-    /// Records for the log, behind the room for a frame's header.
-    queue: Vec<u8>,
-    /// How many bytes of them are being written.
-    writing: usize,
-    /// Since when there are any in the queue.
-    oldest: Option<Instant>,
-    /// The writer is to be woken for what nobody waits for.
-    sleeps: bool,
-    /// What the file doesn't have: appended since the filer looked, and what that is at.
-    pending: Batch,
-    filing: Arc<Batch>,
-    /// Since when anything is pending.
-    unfiled: Option<Instant>,
-    /// The filer is to be woken for what is pending.
-    filer_rests: bool,
-    /// No more of them than sagas in hand.
-    waiters: Vec<Waiter>,
-    /// Why nothing is taken any more.
-    failed: Option<String>,
-    /// Nor can anything be written.
-    broken: bool,
-    stop: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct OpenSaga {
-    n: i64,
-    events: u64,
 }
 
 impl Durable {
@@ -189,6 +125,7 @@ impl Durable {
             filed,
             asked: filed,
             queue: vec![0; HEADER],
+            pen: Some(Pen::new(log)),
             ..State::default()
         };
         // Before anything is stored: a plan that no saga has begun under may still be about to get one.
@@ -218,11 +155,7 @@ impl Durable {
             file: Condvar::new(),
             news: Condvar::new(),
         });
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            log,
-            spare: Vec::new(),
-        };
+        let writer = Arc::clone(&shared);
         let filer = Filer {
             shared: Arc::clone(&shared),
             connection,
@@ -238,7 +171,7 @@ impl Durable {
             threads: Mutex::default(),
             held: Mutex::new(Some(held)),
         };
-        journal.spawn("qbox-journal", || writer.run())?;
+        journal.spawn("qbox-journal", move || writer.keep_writing())?;
         journal.spawn("qbox-filer", || filer.run())?;
         Ok(journal)
     }
@@ -297,123 +230,6 @@ fn take_in(folder: &Path, path: &Path, connection: &mut Connection) -> Result<(u
     let next = generation + 1;
     filer::file(connection, &batch, last, Some(next)).map_err(of)?;
     Ok((next, last))
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing is taken from now on, and who waits is told.
-    fn refuse(&self, cause: &str) {
-        let mut state = self.state();
-        state.failed.get_or_insert_with(|| cause.to_owned());
-        for (_, told) in std::mem::take(&mut state.waiters) {
-            drop(told.send(Err(JournalError::Store(cause.to_owned()))));
-        }
-        drop(state);
-        self.news.notify_all();
-    }
-
-    /// Nor can anything be written.
-    fn fail(&self, cause: &str) {
-        tracing::error!(
-            cause,
-            "the journal has failed: no saga is begun or gone on with until a restart"
-        );
-        self.state().broken = true;
-        self.refuse(cause);
-        self.work.notify_all();
-        self.file.notify_all();
-    }
-
-    /// The log has all up to that record; and it is durable, if that was a sync's time.
-    fn written(&self, last: u64, synced: Option<Duration>) {
-        let mut state = self.state();
-        state.written = last;
-        state.writing = 0;
-        if let Some(took) = synced {
-            state.commits.add(took);
-            state.has_kept(last);
-        }
-        let wake = state.unfiled.is_some() && (state.filer_rests || state.pending.bytes() >= filer::MUCH);
-        state.filer_rests &= !wake;
-        drop(state);
-        if wake {
-            self.file.notify_one();
-        }
-    }
-
-    /// The file has all up to that record.
-    fn filed(&self, last: u64) {
-        let mut state = self.state();
-        state.filed = last;
-        state.filings += 1;
-        state.filing = Arc::default();
-        // Its own transaction was synced.
-        state.has_kept(last);
-        drop(state);
-        self.news.notify_all();
-    }
-
-    /// Has the filer bring all that is there into the file.
-    fn ask_to_file(&self, state: &mut State) {
-        state.asked = state.position;
-        self.file.notify_one();
-    }
-
-    /// Wakes the writer for what nobody waits for, if it has to be.
-    fn queued(&self, mut state: MutexGuard<'_, State>) {
-        let wake = state.sleeps || state.queue.len() > QUEUE;
-        state.sleeps = false;
-        drop(state);
-        if wake {
-            self.work.notify_one();
-        }
-    }
-}
-
-impl State {
-    fn sound(&self) -> Result<(), JournalError> {
-        match &self.failed {
-            Some(cause) => Err(JournalError::Store(cause.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts a record in the queue.
-    fn queue(&mut self, record: &Record<'_>) -> Result<(), JournalError> {
-        let queue = std::mem::take(&mut self.queue);
-        // One that can't be encoded has taken the queue with it: nothing must follow.
-        self.queue = record.encode(queue).inspect_err(|error| {
-            self.failed = Some(error.to_string());
-        })?;
-        self.position += 1;
-        let now = Instant::now();
-        self.oldest.get_or_insert(now);
-        self.unfiled.get_or_insert(now);
-        Ok(())
-    }
-
-    fn queued_bytes(&self) -> usize {
-        self.queue.len().saturating_sub(HEADER) + self.writing
-    }
-
-    /// All up to that record is durable.
-    fn has_kept(&mut self, last: u64) {
-        self.durable = self.durable.max(last);
-        let durable = self.durable;
-        let due = self.waiters.extract_if(.., |(position, _)| *position <= durable);
-        for (_, told) in due {
-            drop(told.send(Ok(())));
-        }
-    }
-
-    /// What the file may not have yet, older first.
-    fn unfiled(&self) -> [&Batch; 2] {
-        [&self.filing, &self.pending]
-    }
 }
 
 impl Journal for Durable {
@@ -475,10 +291,22 @@ impl Journal for Durable {
         if let Err(error) = state.sound() {
             return Box::pin(std::future::ready(Err(error)));
         }
-        let wake = state.wanted < position.0;
         state.wanted = state.wanted.max(position.0);
+        let mut state = match self.shared.written_here(state) {
+            Err(state) => state,
+            Ok(()) => {
+                let state = self.shared.state();
+                let kept = match position.0 <= state.durable {
+                    true => Ok(()),
+                    false => state.sound(),
+                };
+                return Box::pin(std::future::ready(kept));
+            }
+        };
         let (tell, told) = oneshot::channel();
         state.waiters.push((position.0, tell));
+        // Who writes looks again afterwards.
+        let wake = state.pen.is_some() && state.wakes_thread(Doing::Dozes);
         drop(state);
         if wake {
             self.shared.work.notify_one();
@@ -507,11 +335,10 @@ impl Journal for Durable {
     }
 
     fn plan(&self, hash: PlanHash) -> Result<Option<Arc<Plan>>, JournalError> {
-        let unfiled = self.unfiled(|batch| batch.plans().get(&hash).cloned());
-        let text = match unfiled.into_iter().next() {
-            Some(text) => Some(text),
-            None => read::plan(&self.reader(), hash).map_err(|e| self.unreadable(&e))?,
-        };
+        let text = self.find(
+            |batch| batch.plans().get(&hash).cloned().map(Some),
+            |reader| read::plan(reader, hash),
+        )?;
         text.map(|text| codec::decode_plan(hash, &text).map(Arc::new))
             .transpose()
             .map_err(JournalError::Store)
@@ -546,9 +373,10 @@ impl Journal for Durable {
             events.extend(codec::decode(saga, events.len() as u64, row).map_err(record)?);
         }
         for (first, chunk) in unfiled {
-            if first >= events.len() as u64 {
-                let row = codec::Row::of(saga, first, &chunk.text);
-                events.extend(codec::decode(saga, events.len() as u64, &row).map_err(record)?);
+            let have = events.len() as u64;
+            if first >= have {
+                let more = codec::follows(have, first).and_then(|()| codec::parse(first, &chunk.array()));
+                events.extend(more.map_err(record)?);
             }
         }
         Ok((!events.is_empty()).then_some(events))
@@ -561,23 +389,21 @@ impl Journal for Durable {
     }
 
     fn ended(&self, saga: SagaId) -> Result<Option<Outline>, JournalError> {
-        // The younger tells.
-        let unfiled = self.unfiled(|batch| match &batch.of(saga)?.end {
-            End::AsItWas => None,
-            End::Ended(saga) => Some(Some((**saga).clone())),
-            End::Reopened => Some(None),
-        });
-        match unfiled.into_iter().next_back() {
-            Some(ended) => Ok(ended),
-            None => read::ended(&self.reader(), saga).map_err(|e| self.unreadable(&e)),
-        }
+        self.find(
+            |batch| match &batch.of(saga)?.end {
+                End::AsItWas => None,
+                End::Ended(saga) => Some(Some((**saga).clone())),
+                End::Reopened => Some(None),
+            },
+            |reader| read::ended(reader, saga),
+        )
     }
 
     fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
-        match self.unfiled(|batch| batch.with_key(key)).pop() {
-            Some(ended) => Ok(Some(ended)),
-            None => read::ended_with(&self.reader(), key).map_err(|e| self.unreadable(&e)),
-        }
+        self.find(
+            |batch| batch.with_key(key).map(Some),
+            |reader| read::ended_with(reader, key),
+        )
     }
 
     fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
@@ -597,11 +423,10 @@ impl Journal for Durable {
 
     fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
         let events = self.history(saga)?.map_or(0, |events| events.len() as u64);
-        let unfiled = self.unfiled(|batch| Some(batch.of(saga)?.n)).pop();
-        let n = match unfiled {
-            Some(n) => Some(n),
-            None => read::place(&self.reader(), saga).map_err(|e| self.unreadable(&e))?,
-        };
+        let n = self.find(
+            |batch| Some(Some(batch.of(saga)?.n)),
+            |reader| read::place(reader, saga),
+        )?;
         let n = n.ok_or_else(|| JournalError::Record {
             saga,
             cause: "it is not there".to_owned(),
@@ -683,6 +508,18 @@ impl Durable {
     fn unfiled<T>(&self, find: impl Fn(&Batch) -> Option<T>) -> Vec<T> {
         let state = self.shared.state();
         state.unfiled().into_iter().filter_map(find).collect()
+    }
+
+    /// What the youngest that the file may not have yet tells, or else the file.
+    fn find<T>(
+        &self,
+        unfiled: impl Fn(&Batch) -> Option<Option<T>>,
+        stored: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
+    ) -> Result<Option<T>, JournalError> {
+        match self.unfiled(unfiled).pop() {
+            Some(found) => Ok(found),
+            None => stored(&self.reader()).map_err(|e| self.unreadable(&e)),
+        }
     }
 
     /// Waits until the file has all that is there now, or for a while: a disk that hangs must not hold up who only reads.

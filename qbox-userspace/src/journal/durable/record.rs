@@ -25,12 +25,17 @@ pub(super) enum Record<'a> {
 }
 
 impl Record<'_> {
-    /// Writes it behind what `log` holds.
+    /// Writes it behind what `log` holds, whole or not at all.
     ///
     /// # Errors
     /// It can't be put in bytes, which is a bug.
-    pub(super) fn encode(&self, log: Vec<u8>) -> Result<Vec<u8>, JournalError> {
-        postcard::to_extend(self, log).map_err(|e| JournalError::Store(e.to_string()))
+    pub(super) fn encode(&self, log: &mut Vec<u8>) -> Result<(), JournalError> {
+        let before = log.len();
+        let done = postcard::to_io(self, &mut *log).map(drop);
+        done.map_err(|e| {
+            log.truncate(before);
+            JournalError::Store(e.to_string())
+        })
     }
 
     /// All that `bytes` hold, which are whole.
@@ -79,6 +84,11 @@ impl Chunk<'_> {
             count,
             text: text.into(),
         })
+    }
+
+    /// As a row has it: a JSON array.
+    pub(super) fn array(&self) -> String {
+        format!("[{}]", self.text)
     }
 
     pub(super) fn push(&mut self, more: Chunk<'_>) {

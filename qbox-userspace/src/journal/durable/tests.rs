@@ -2,6 +2,7 @@
 
 mod ended;
 mod log;
+mod pen;
 
 use super::*;
 use crate::journal::Stamp;

@@ -1,26 +1,31 @@
-//! The thread that writes the log. All that is queued when it looks becomes one frame and one sync, whoever's it is.
+//! Who writes the log: whoever has the [`Pen`]. All that is queued when they look becomes one frame and one sync, whoever's it is.
 //!
-//! It looks when someone waits for durability, and otherwise when the queue is old or large: what nobody waits for costs no sync of
-//! its own. The first error ends it: after a failed write or sync nobody knows what the disk holds, so nothing more is taken until a
-//! restart has read it again.
+//! A saga that is alone writes for itself: to wake another thread and be woken by it takes about as long as the sync. Where several
+//! wait at once the journal's own thread writes for all, and lets more of them come first. It also writes what nobody waits for,
+//! once that is old or large: such costs no sync of its own. The first error ends it: after a failed write or sync nobody knows what
+//! the disk holds, so nothing more is taken until a restart has read it again.
 
 use super::log::{HEADER, Log};
 use super::{Shared, State};
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an append that nobody waits for may stay in memory.
 const LAZY: Duration = Duration::from_millis(50);
+/// After how many looks that found nothing new the thread sleeps until it is woken.
+const LOOKS: u32 = 20;
 /// A queue of that many bytes is written though nobody waits.
-const EAGER: usize = 1 << 20;
+pub(super) const EAGER: usize = 1 << 20;
+/// How long the thread lets more come, at most, before it writes for several.
+const GATHER: Duration = Duration::from_micros(400);
 
-/// The thread's own.
-pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) log: Log,
+/// What one writes with.
+#[derive(Debug)]
+pub(super) struct Pen {
+    log: Log,
     /// What was the queue before, for its room.
-    pub(super) spare: Vec<u8>,
+    spare: Vec<u8>,
 }
 
 /// What is to be written.
@@ -33,62 +38,29 @@ struct Next {
     sync: bool,
 }
 
-impl Writer {
-    /// Until it is told to stop and nothing is queued, or an error.
-    pub(super) fn run(mut self) {
-        while let Some(next) = self.next() {
-            let (last, sync) = (next.last, next.sync);
-            let begun = Instant::now();
-            let done = self.write(next);
-            match done {
-                Ok(()) => self.shared.written(last, sync.then(|| begun.elapsed())),
-                Err(error) => {
-                    let path = self.log.path().display();
-                    let cause = match error.kind() {
-                        io::ErrorKind::StorageFull => format!("no space is left for {path}: {error}"),
-                        _ => format!("the disk failed {path}: {error}"),
-                    };
-                    return self.shared.fail(&cause);
-                }
-            }
-        }
+/// What the journal's thread does.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It will look before it sleeps.
+    #[default]
+    Works,
+    /// It looks once in [`LAZY`].
+    Dozes,
+    /// It looks when it is woken.
+    Sleeps,
+}
+
+impl Pen {
+    pub(super) fn new(log: Log) -> Box<Self> {
+        Box::new(Self {
+            log,
+            spare: Vec::new(),
+        })
     }
 
-    fn next(&mut self) -> Option<Next> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.state();
-        // After a sync more is likely to come soon: who appends needn't wake the thread for that.
-        let mut lately = true;
-        loop {
-            if state.broken {
-                return None;
-            }
-            let waited_for = state.wanted > state.durable;
-            let queued = state.queue.len() > HEADER;
-            if waited_for || (queued && (state.stop || state.queue.len() > EAGER)) {
-                return Some(self.take(&mut state));
-            }
-            let wait = match state.oldest {
-                _ if state.stop => return None,
-                Some(since) if since.elapsed() >= LAZY => return Some(self.take(&mut state)),
-                Some(since) => Some(LAZY.saturating_sub(since.elapsed())),
-                None => lately.then_some(LAZY),
-            };
-            lately = false;
-            let work = &shared.work;
-            state = match wait {
-                Some(wait) => {
-                    let woken = work.wait_timeout(state, wait);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => {
-                    state.sleeps = true;
-                    let mut state = work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    state.sleeps = false;
-                    state
-                }
-            };
-        }
+    /// Whether the log has room for what is queued without waiting.
+    fn has_room(&self, state: &State) -> bool {
+        self.log.has_room(state.queue.len(), state.filed)
     }
 
     fn take(&mut self, state: &mut State) -> Next {
@@ -106,11 +78,12 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, next: Next) -> io::Result<()> {
+    /// Gives how long the sync took, if there was any.
+    fn write(&mut self, next: Next) -> io::Result<Option<Duration>> {
+        let begun = Instant::now();
         let mut frame = next.frame;
         if frame.len() > HEADER {
             self.log.frame(&mut frame, next.first);
-            self.wait_for_room(&frame)?;
             self.log.append(&frame, next.last)?;
         }
         if next.sync {
@@ -120,23 +93,134 @@ impl Writer {
         if frame.capacity() <= EAGER {
             self.spare = frame;
         }
-        Ok(())
+        Ok(next.sync.then(|| begun.elapsed()))
+    }
+}
+
+impl Shared {
+    /// Until it is told to stop and nothing is queued, or an error: the journal's own thread.
+    pub(super) fn keep_writing(&self) {
+        let mut gather = None;
+        while let Some((state, pen)) = self.due(gather.take()) {
+            let Some((for_how_many, took)) = self.write(state, pen) else {
+                return;
+            };
+            gather = (for_how_many > 1).then(|| took.min(GATHER));
+        }
     }
 
-    /// Until the file has what stands where the frame is to go.
-    fn wait_for_room(&self, frame: &[u8]) -> io::Result<()> {
-        let mut state = self.shared.state();
-        while !self.log.has_room(frame, state.filed) {
-            if state.broken {
-                return Err(io::Error::other("what is in the log can't be filed"));
+    /// Writes all that is queued, on this thread, and tells those that wait. Gives for how many it synced, and how long that took;
+    /// nothing if it can't be written.
+    fn write(&self, mut state: MutexGuard<'_, State>, mut pen: Box<Pen>) -> Option<(usize, Duration)> {
+        let next = pen.take(&mut state);
+        drop(state);
+        let last = next.last;
+        match pen.write(next) {
+            Ok(synced) => {
+                let told = self.written(pen, last, synced);
+                Some((told, synced.unwrap_or_default()))
             }
-            self.shared.ask_to_file(&mut state);
-            state = self
-                .shared
-                .news
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            Err(error) => {
+                let path = pen.log.path().display();
+                let cause = match error.kind() {
+                    io::ErrorKind::StorageFull => format!("no space is left for {path}: {error}"),
+                    _ => format!("the disk failed {path}: {error}"),
+                };
+                self.fail(&cause);
+                None
+            }
         }
-        Ok(())
     }
+
+    /// Writes and syncs what is queued on the thread that asks, if nobody else does or waits.
+    ///
+    /// Of tokio's threads only those that may block without holding others up: their tasks go on elsewhere meanwhile.
+    pub(super) fn written_here<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<(), MutexGuard<'a, State>> {
+        if state.crowded || !state.waiters.is_empty() || !may_block() {
+            return Err(state);
+        }
+        match state.pen.take() {
+            Some(pen) if pen.has_room(&state) => {
+                tokio::task::block_in_place(|| self.write(state, pen));
+                Ok(())
+            }
+            pen => {
+                state.pen = pen;
+                Err(state)
+            }
+        }
+    }
+
+    /// Waits until something is to be written: then the pen is the caller's.
+    fn due(&self, gather: Option<Duration>) -> Option<(MutexGuard<'_, State>, Box<Pen>)> {
+        if let Some(most) = gather {
+            std::thread::sleep(most);
+        }
+        let mut state = self.state();
+        let (mut looks, mut seen) = (0, state.position);
+        loop {
+            if state.broken {
+                return None;
+            }
+            let queued = state.queue.len() > HEADER;
+            let waits = state.wanted > state.durable;
+            let old = state.oldest.is_some_and(|since| since.elapsed() >= LAZY);
+            if let Some(pen) = state.pen.take() {
+                if waits || (queued && (state.stop || old || state.queue.len() > EAGER)) {
+                    match self.with_room(state, pen) {
+                        Some(found) => return Some(found),
+                        None => return None,
+                    }
+                }
+                state.pen = Some(pen);
+                if state.stop {
+                    return None;
+                }
+            }
+            looks = if seen == state.position { looks + 1 } else { 0 };
+            seen = state.position;
+            // More is likely to come soon after: who appends needn't wake the thread for that.
+            let wait = match state.oldest {
+                Some(since) => Some(LAZY.saturating_sub(since.elapsed())),
+                None => (looks < LOOKS).then_some(LAZY),
+            };
+            state.thread = if wait.is_some() {
+                Doing::Dozes
+            } else {
+                Doing::Sleeps
+            };
+            state = match wait {
+                Some(wait) => {
+                    let woken = self.work.wait_timeout(state, wait);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.thread = Doing::Works;
+        }
+    }
+
+    /// Waits until the file has what stands where the queue is to go.
+    fn with_room<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        pen: Box<Pen>,
+    ) -> Option<(MutexGuard<'a, State>, Box<Pen>)> {
+        while !pen.has_room(&state) {
+            if state.broken {
+                return None;
+            }
+            self.ask_to_file(&mut state);
+            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some((state, pen))
+    }
+}
+
+fn may_block() -> bool {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }

@@ -10,7 +10,7 @@ use super::policy::Judged;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
@@ -20,6 +20,11 @@ pub(super) fn namespace_of(process: u32) -> Option<u64> {
     fs::metadata(format!("/proc/{process}/ns/net"))
         .ok()
         .map(|found| found.ino())
+}
+
+/// The node's own: that of its first process; or Qbox's, where it may not look at that one.
+pub(super) fn node_namespace() -> Option<u64> {
+    namespace_of(1).or_else(|| namespace_of(std::process::id()))
 }
 
 /// Scans once, and brings the pods in line with what was found.
@@ -88,33 +93,31 @@ fn visit_all(shared: &Shared) -> Sightings {
 }
 
 /// Looks at the processes of a folder and those below it, or of all.
-fn visit(shared: &Shared, folder: Option<&PathBuf>, sightings: &mut Sightings) {
+fn visit(shared: &Shared, folder: Option<&Path>, sightings: &mut Sightings) {
     // The processes of a cgroup come one after the other.
     let mut last: Option<(PathBuf, PathBuf)> = None;
-    shared
-        .cgroups
-        .visit(folder.map(PathBuf::as_path), &mut |process| {
-            let Some(inode) = namespace_of(process.id) else {
-                return;
-            };
-            let shown = match &last {
-                Some((cgroup, shown)) if cgroup == process.cgroup => shown.clone(),
-                _ => {
-                    let Judged { shown, .. } = shared.cgroups.judge(process.cgroup);
-                    last = Some((process.cgroup.to_path_buf(), shown.clone()));
-                    shown
-                }
-            };
-            sightings.entry((inode, shown)).or_insert_with(|| Sighting {
-                process: process.id,
-                cgroup: process.cgroup.to_path_buf(),
-            });
+    shared.cgroups.visit(folder, &mut |process| {
+        let Some(inode) = namespace_of(process.id) else {
+            return;
+        };
+        let shown = match &last {
+            Some((cgroup, shown)) if cgroup == process.cgroup => shown.clone(),
+            _ => {
+                let Judged { shown, .. } = shared.cgroups.judge(process.cgroup);
+                last = Some((process.cgroup.to_path_buf(), shown.clone()));
+                shown
+            }
+        };
+        sightings.entry((inode, shown)).or_insert_with(|| Sighting {
+            process: process.id,
+            cgroup: process.cgroup.to_path_buf(),
         });
+    });
 }
 
 /// Looks whether a process of a new cgroup is in its network namespace by now: at first it is in the node's.
 pub(super) fn look_at_new(shared: &Shared, births: &mut Births) {
-    let node = namespace_of(1);
+    let node = node_namespace();
     for Due { folder, at_home } in births.due() {
         let mut found = BTreeMap::new();
         visit(shared, Some(&folder), &mut found);

@@ -1,5 +1,5 @@
 //! When to look for pods, for as long as capture runs: at once when the programs announce one, when a cgroup is new or when what holds
-//! for pods has changed; every second whether those that are known are still there. The cgroups' trees are scanned when something was
+//! for pods has changed; every two seconds whether those that are known are still there. The cgroups' trees are scanned when something was
 //! announced that only a scan can find, when a pod is not where it was, where the kernel can't tell of what is new, and now and then, for what
 //! all that has missed.
 //! Knows nothing of connections.
@@ -20,7 +20,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Between two looks at the pods that are known; between two scans, where the kernel doesn't tell of what is new.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(2);
 /// Between two scans that nothing has asked for.
 const SELDOM: Duration = Duration::from_secs(30);
 /// The least between two scans.

@@ -14,7 +14,7 @@ use super::capture::Receiver;
 use super::cgroup::Cgroups;
 use super::entry::{Entry, Member, Sighting, Sightings, State};
 use super::error::InterceptError;
-use super::look::namespace_of;
+use super::look::node_namespace;
 use super::policy::Judged;
 use super::rules::Rules;
 use crate::causes::chain;
@@ -51,7 +51,7 @@ pub(super) struct Pods {
     cgroups: Arc<Cgroups>,
     /// Where pods are told apart.
     rules: Option<Rules>,
-    /// The node's own namespace: that of its first process.
+    /// The node's own namespace.
     node: Option<u64>,
     entries: BTreeMap<u64, Entry>,
     /// What was announced and led to no pod.
@@ -81,7 +81,7 @@ impl Pods {
             leaving: false,
             cgroups,
             rules,
-            node: namespace_of(1),
+            node: node_namespace(),
             entries: BTreeMap::new(),
             expected: BTreeSet::new(),
             full: false,

@@ -14,8 +14,8 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Asks for it, as this process (`None`: that can't be said). What comes back resolves once this Qbox has let go of what only one can have, to how many sagas it has not
-/// ended; `None`: it has nothing that it could hand over, or does so already.
+/// Asks for it, as this process (`None`: that can't be said). What comes back resolves once this Qbox has let go of what only
+/// one can have, to how many sagas it has not ended; `None`: it has nothing that it could hand over, or does so already.
 pub type HandOver = Box<dyn Fn(Option<u32>) -> Option<oneshot::Receiver<usize>> + Send + Sync>;
 
 /// Answers when it is done. The body is taken off the connection and says nothing.

@@ -10,6 +10,7 @@ mod enrolment;
 mod entrance;
 mod handover;
 mod logs;
+mod memory;
 mod parts;
 mod reload;
 mod signals;
@@ -265,6 +266,9 @@ async fn serve(
         }),
         standby: Box::new(move || can_hand_over.then(|| successors.follow())),
     };
+    if let Err(error) = memory::let_go_of_the_start() {
+        tracing::debug!(%error, "what only the start needed stays in memory");
+    }
     let admin = Admin::start(admin, runner.clone(), node)?;
     tracing::info!(
         sagas = plans.len(),

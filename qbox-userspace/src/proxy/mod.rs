@@ -4,7 +4,8 @@
 //! Each client connection has one upstream connection, which is dialled at once, from inside the pod's namespace: the
 //! service sees the pod's address, and a server that speaks first is heard. (If the first request is taken it is given
 //! back, and dialled again when a request passes.) httparse only observes; what goes out are the very bytes that came in.
-//! Memory per connection is bounded: two buffers of up to 64 KiB, none while nothing is said, and a request that is taken. A service that can't be reached is a 502 (504 if it does not answer the connect) to HTTP, a reset to all else.
+//! Memory per connection is bounded: two buffers of up to 64 KiB, none while nothing is said, and a request that is taken. A
+//! service that can't be reached is a 502 (504 if it does not answer the connect) to HTTP, a reset to all else.
 //!
 //! Knows no saga. No errors leave this room: what goes wrong with a connection is seen by its two ends, as HTTP or as a
 //! reset, and by the [`Counters`].

@@ -203,13 +203,19 @@ fn a_rolling_update_under_load() -> Result<()> {
     judge(&world, &load.end()?)
 }
 
-/// The rollout is undone while both pods run: the new one is told to stop, and the old one, which stands by, takes its place again.
-#[test]
-fn an_update_that_is_undone_under_load() -> Result<()> {
+/// As [`world`], behind a first rollout: the Qbox that runs came by one.
+fn rolled_out() -> Result<World> {
     let mut world = world()?;
     let first = world.qbox.roll_out(&world.node)?;
     let mut plain = std::mem::replace(&mut world.qbox, first);
     ensure!(plain.wait()?.success(), "{}", plain.log());
+    Ok(world)
+}
+
+/// The rollout is undone while both pods run: the new one is told to stop, and the old one, which stands by, takes its place again.
+#[test]
+fn an_update_that_is_undone_under_load() -> Result<()> {
+    let mut world = rolled_out()?;
     let mut load = Load::start(&world)?;
     load.more(3)?;
     for _ in 0..ROUNDS {
@@ -228,10 +234,7 @@ fn an_update_that_is_undone_under_load() -> Result<()> {
 /// The new one is told to stop while the old one still ends its connections, and does not follow it yet.
 #[test]
 fn an_update_that_is_undone_at_once() -> Result<()> {
-    let mut world = world()?;
-    let first = world.qbox.roll_out(&world.node)?;
-    let mut plain = std::mem::replace(&mut world.qbox, first);
-    ensure!(plain.wait()?.success(), "{}", plain.log());
+    let mut world = rolled_out()?;
     let slow = world
         .client
         .command("curl")
@@ -266,10 +269,7 @@ fn an_update_that_is_undone_at_once() -> Result<()> {
 /// The next one dies: the one that stands by takes its place at once, and ends when it is told to, in either state.
 #[test]
 fn who_stands_by_takes_a_dead_ones_place() -> Result<()> {
-    let mut world = world()?;
-    let first = world.qbox.roll_out(&world.node)?;
-    let mut plain = std::mem::replace(&mut world.qbox, first);
-    ensure!(plain.wait()?.success(), "{}", plain.log());
+    let mut world = rolled_out()?;
     let mut next = world.qbox.roll_out(&world.node)?;
     stands_by(&world.qbox)?;
     next.stop(Signal::KILL)?;
@@ -287,10 +287,7 @@ fn who_stands_by_takes_a_dead_ones_place() -> Result<()> {
 /// The next one dies while it is handed the place, or just after, before it answers to anybody.
 #[test]
 fn who_hands_over_to_a_dying_one_takes_its_place_again() -> Result<()> {
-    let mut world = world()?;
-    let first = world.qbox.roll_out(&world.node)?;
-    let mut plain = std::mem::replace(&mut world.qbox, first);
-    ensure!(plain.wait()?.success(), "{}", plain.log());
+    let mut world = rolled_out()?;
     // A saga that holds the handover up: this trip's flight takes a second.
     let url = "http://trips.default.svc:8080/trips/700";
     let mut slow = world

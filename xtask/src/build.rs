@@ -6,6 +6,8 @@ use crate::ui::{call, cargo, step};
 use anyhow::Result;
 use std::path::PathBuf;
 
+/// The variable that tells suites and measurements which Qbox to run.
+pub(crate) const BINARY_VARIABLE: &str = "QBOX_BIN";
 /// The variable that tells the userspace crates' build script where the programs are.
 pub(crate) const OBJECT_VARIABLE: &str = "QBOX_EBPF_OBJECT";
 

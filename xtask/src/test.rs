@@ -6,9 +6,6 @@ use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
 
-/// The variable that tells the suites which Qbox to run.
-const BINARY_VARIABLE: &str = "QBOX_BIN";
-
 /// `cargo xtask test`, or what `words` choose of it.
 pub(crate) fn run(hardened: bool, words: &[String]) -> Result<()> {
     step("Looking for the programs that the suites use", || {
@@ -20,7 +17,7 @@ pub(crate) fn run(hardened: bool, words: &[String]) -> Result<()> {
     step("Running the tests", || {
         let mut test = with_binary(&object)?;
         if hardened {
-            test.env(BINARY_VARIABLE, hardened::script(&build::binary("qbox"))?);
+            test.env(build::BINARY_VARIABLE, hardened::script(&build::binary("qbox"))?);
         }
         test.args(["test", "--workspace", "--no-fail-fast"]).args(words);
         call(&mut test)
@@ -45,7 +42,7 @@ fn with_binary(object: &Path) -> Result<Command> {
     let mut test = cargo();
     test.current_dir(crate::root()?);
     test.env(build::OBJECT_VARIABLE, object);
-    test.env(BINARY_VARIABLE, build::binary("qbox"));
+    test.env(build::BINARY_VARIABLE, build::binary("qbox"));
     test.env(packages::VARIABLE, packages::folder());
     Ok(test)
 }

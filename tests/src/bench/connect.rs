@@ -1,117 +1,156 @@
-//! What a connect(2) pays: in a pod whose port no trigger names, and one that is captured, against the same without any program. Ratios are of one
-//! interleaved run.
+//! What a connect(2) pays: to a port that no trigger names, and one that is captured, against the same by a process that no program is
+//! attached to. The two take turns, connect by connect, and one pair is the same twice: what the measurement is worth.
 
 use super::record::{Goal, Record};
 use super::spread::median;
 use super::worker::Worker;
 use super::{Options, page};
 use crate::node::require_root;
+use crate::poll::{DEADLINE, wait_for};
 use crate::world::{PORT, World};
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, process, thread};
 
 /// A port of the service's pod that no trigger names.
 const PLAIN: u16 = 9000;
 /// One where nobody listens either.
 const CLOSED: u16 = 9001;
 /// Rounds for each one that was asked for.
-const ROUNDS: usize = 40;
-/// Fewer than a listener's backlog (128): a SYN that finds it full is sent again after a second.
-const BATCH: usize = 100;
+const ROUNDS: usize = 80;
+/// Twice this is fewer than a listener's backlog (128): a SYN that finds it full is sent again after a second. Odd, so that
+/// [`dial`] ends in the order that it began with.
+const BATCH: usize = 51;
 
-/// `ADDRESS:PORT`, as often as a line says so: the mean of connect(2) in nanoseconds.
+/// A line has two ways to connect, each `FOLDER ADDRESS:PORT`: a socket that is made by a process of that cgroup. They take
+/// turns, connect by connect, so that whatever else the machine does meets both alike. Prints the median of each in nanoseconds.
 ///
 /// # Errors
-/// One is not an address, or connecting fails in another way than by a refusal.
+/// One is no such way, or connecting fails in another way than by a refusal.
 pub fn dial() -> Result<()> {
     for line in std::io::stdin().lines() {
-        let address: SocketAddr = line?.parse()?;
-        let to = SockAddr::from(address);
-        let mut spent = Duration::ZERO;
-        for _ in 0..BATCH {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            // Closed by a reset: no port is kept waiting.
-            socket.set_linger(Some(Duration::ZERO))?;
-            let began = Instant::now();
-            let done = socket.connect(&to);
-            spent += began.elapsed();
-            if let Err(error) = done {
-                ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
+        let line = line?;
+        let mut words = line.split(' ');
+        let mut ways = Vec::new();
+        while let (Some(folder), Some(address)) = (words.next(), words.next()) {
+            fs::write(format!("{folder}/cgroup.procs"), process::id().to_string())?;
+            let address: SocketAddr = address.parse()?;
+            let sockets = (0..BATCH)
+                .map(|_| {
+                    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                    // Closed by a reset: no port is kept waiting.
+                    socket.set_linger(Some(Duration::ZERO))?;
+                    Ok(socket)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            ways.push((SockAddr::from(address), sockets, Vec::new()));
+        }
+        for number in 0..BATCH {
+            // Each is first as often as last.
+            if number > 0 {
+                ways.reverse();
+            }
+            for (to, sockets, took) in &mut ways {
+                let socket = sockets.pop().context("no socket")?;
+                let began = Instant::now();
+                let done = socket.connect(to);
+                took.push(began.elapsed().as_nanos() as f64);
+                if let Err(error) = done {
+                    ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error}");
+                }
             }
         }
-        println!("{}", spent.as_nanos() as f64 / BATCH as f64);
+        let medians: Vec<String> = ways
+            .into_iter()
+            .map(|(_, _, took)| median(took).to_string())
+            .collect();
+        println!("{}", medians.join(" "));
     }
     Ok(())
 }
 
+/// What is compared: its name, and the two ways' cgroups and ports.
+type Pair<'a> = (&'static str, (&'a str, u16), (&'a str, u16));
+
 /// Measures, prints the table, and puts it into docs/performance.md.
 ///
 /// # Errors
-/// No root, or Qbox or a worker doesn't start.
+/// No root, or Qbox or the worker doesn't start.
 pub fn connect(options: &Options) -> Result<()> {
     require_root()?;
     let world = World::book_trip()?;
     let trips = world.pod_of("trips")?;
     let listener = trips.listen(PLAIN)?;
     thread::spawn(move || listener.incoming().for_each(drop));
-    let own = env::current_exe()?;
-    // Both on one CPU: else it is their distance from the listener that is compared.
-    let pinned = ["-c", "0"];
+    let enrolled = world.client.cgroup().display().to_string();
+    // Beside the node's, so that no program is attached to it.
+    let free = world.node.cgroup().with_extension("free");
+    fs::create_dir(&free)?;
+    let none = free.display().to_string();
+    let (on, off) = (enrolled.as_str(), none.as_str());
+    let pairs: [Pair; 4] = [
+        (
+            "no program, twice: what the measurement is worth",
+            (off, PLAIN),
+            (off, PLAIN),
+        ),
+        (
+            "a port that no trigger names, accepted",
+            (off, PLAIN),
+            (on, PLAIN),
+        ),
+        (
+            "a port that no trigger names, refused",
+            (off, CLOSED),
+            (on, CLOSED),
+        ),
+        ("captured", (off, PLAIN), (on, PORT)),
+    ];
+    // On one CPU: else it is their distance from the listener that is compared.
     let mut command = world.client.command_for(Duration::from_secs(1200), "taskset");
-    command.args(pinned).arg(&own).arg("dial");
-    let mut enrolled = Worker::start(command)?;
-    // The same pod's network, in the cgroup of this process, which no program is attached to.
-    let netns = fs::read_to_string(world.client.cgroup().join("cgroup.procs"))?;
-    let process = netns.lines().next().context("the pod is empty")?.to_owned();
-    let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net=/proc/{process}/ns/net"))
-        .args(["--", "taskset"])
-        .args(pinned)
-        .arg(&own)
-        .arg("dial");
-    let mut free = Worker::start(command)?;
-    let at = |port| SocketAddr::new(trips.ipv4(), port).to_string();
-    let (plain, closed, captured) = (at(PLAIN), at(CLOSED), at(PORT));
+    command.args(["-c", "0"]).arg(env::current_exe()?).arg("dial");
+    let mut worker = Worker::start(command)?;
+    let mut rows = vec![Vec::new(); pairs.len()];
     let rounds = ROUNDS * options.rounds;
-    let mut rows = Vec::new();
     for round in 0..rounds {
-        let mut row = [0.0; 5];
-        // Each goes first as often as last, and behind each other's.
-        for place in 0..5 {
-            let place = if round % 2 == 0 { place } else { 4 - place };
-            let which = (place + round / 2) % 5;
+        for place in 0..pairs.len() {
+            let number = (place + round) % pairs.len();
+            let (_, one, other) = pairs[number];
             // For the listeners to be done with the batch before.
             thread::sleep(Duration::from_millis(4));
-            row[which] = match which {
-                0 => free.ask(&plain)?,
-                1 => enrolled.ask(&plain)?,
-                2 => free.ask(&closed)?,
-                3 => enrolled.ask(&closed)?,
-                _ => enrolled.ask(&captured)?,
-            }
-            .parse()?;
+            let to = |(cgroup, port)| format!("{cgroup} {}", SocketAddr::new(trips.ipv4(), port));
+            let line = worker.ask(&format!("{} {}", to(one), to(other)))?;
+            let (one, other) = line.split_once(' ').context("two numbers")?;
+            rows[number].push((one.parse::<f64>()?, other.parse::<f64>()?));
         }
-        rows.push(row);
     }
-    enrolled.end()?;
-    free.end()?;
-    let of = |which: usize| median(rows.iter().map(|row| row[which])) / 1000.0;
-    let ratio = |a: usize, b: usize| median(rows.iter().map(|row| row[a] / row[b]));
-    let (accepted, refused, turned) = (ratio(1, 0), ratio(3, 2), ratio(4, 0));
-    let mut text = "| connect(2) | µs | against no program |\n|---|---|---|\n".to_owned();
-    writeln!(text, "| no program, accepted | {:.1} | |", of(0))?;
-    let unnamed = "programs, a port that no trigger names";
-    writeln!(text, "| {unnamed}, accepted | {:.1} | {accepted:.3}× |", of(1))?;
-    writeln!(text, "| no program, refused | {:.1} | |", of(2))?;
-    writeln!(text, "| {unnamed}, refused | {:.1} | {refused:.3}× |", of(3))?;
-    writeln!(text, "| captured | {:.1} | {turned:.3}× |", of(4))?;
-    writeln!(text, "\nMedians of {rounds} interleaved rounds of {BATCH}.")?;
+    worker.end()?;
+    wait_for("the cgroup to be empty", DEADLINE, || {
+        Ok(fs::remove_dir(&free).is_ok().then_some(()))
+    })?;
+    let mut text = "| connect(2) | no program, µs | programs, µs | ratio | half of the rounds between |\n|---|---|---|---|---|\n".to_owned();
+    let mut ratios = Vec::new();
+    for ((name, ..), row) in pairs.iter().zip(rows) {
+        let micros = |of: fn(&(f64, f64)) -> f64| median(row.iter().map(of)) / 1000.0;
+        let (one, other) = (micros(|row| row.0), micros(|row| row.1));
+        let mut ratio: Vec<f64> = row.iter().map(|(one, other)| other / one).collect();
+        ratio.sort_by(f64::total_cmp);
+        let quartile = |of: usize| ratio.get(ratio.len() * of / 4).copied().unwrap_or_default();
+        let (low, middle, high) = (quartile(1), quartile(2), quartile(3));
+        writeln!(
+            text,
+            "| {name} | {one:.2} | {other:.2} | {middle:.3}× | {low:.3}, {high:.3} |"
+        )?;
+        ratios.push(middle);
+    }
+    writeln!(text, "\nMedians of {rounds} rounds, each of {BATCH} in turns.")?;
+    let [_, accepted, refused, captured] = ratios[..] else {
+        anyhow::bail!("a pair is missing");
+    };
     let record = Record {
         goals: vec![
             Goal::most(
@@ -119,7 +158,11 @@ pub fn connect(options: &Options) -> Result<()> {
                 (1.03, "×"),
                 [accepted, refused],
             ),
-            Goal::most("connect() that is captured, to no program", (3.0, "×"), [turned]),
+            Goal::most(
+                "connect() that is captured, to no program",
+                (3.0, "×"),
+                [captured],
+            ),
         ],
         ..Record::default()
     };

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 /// The parts, in the page's order.
-const ORDER: [&str; 7] = [
+pub(super) const ORDER: [&str; 7] = [
     "sagas",
     "growth",
     "passthrough",

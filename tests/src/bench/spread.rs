@@ -33,7 +33,8 @@ impl From<Spread> for [f64; 3] {
     }
 }
 
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+/// The middle one of some, or 0 of none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     Spread::of(values).median
 }
 

@@ -26,6 +26,12 @@ impl Worker {
         })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its next line.
     ///
     /// # Errors

@@ -28,6 +28,10 @@ enum What {
     Memory(Measured<1, 3>),
     /// A connect(2) with Qbox's programs against one without.
     Connect(Measured<5, 1>),
+    /// 250 pods, with the Kubernetes API and without: how soon each is captured, and what it costs.
+    Pods,
+    /// 100,000 captured connections in 50 pods, and what they leave behind.
+    Connections,
     /// So many sagas a second for minutes.
     Hold {
         /// How long.
@@ -95,6 +99,19 @@ enum What {
     /// The client of connect.
     #[command(hide = true)]
     Dial,
+    /// A client of connections.
+    #[command(hide = true)]
+    Ask {
+        count: usize,
+        seed: usize,
+        hosts: Vec<String>,
+    },
+    /// A pod that connects.
+    #[command(hide = true)]
+    Connects,
+    /// A pod that makes no socket.
+    #[command(hide = true)]
+    Stays,
 }
 
 /// How often and how long, if nothing else is said.
@@ -207,5 +224,10 @@ fn run(what: What) -> Result<()> {
         }
         What::HoldOpen { address, host, path } => bench::hold_open(address, &host, &path),
         What::Dial => bench::dial(),
+        What::Pods => bench::pods(),
+        What::Connections => bench::connections(),
+        What::Ask { count, seed, hosts } => bench::ask(count, seed, &hosts),
+        What::Connects => bench::connects(),
+        What::Stays => bench::stays(),
     }
 }

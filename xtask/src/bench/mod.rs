@@ -128,8 +128,8 @@ fn prepare(need: Need) -> Result<()> {
 
 /// Once all that it needs is there.
 fn measure(what: What, quick: bool, words: &[String]) -> Result<()> {
-    let takes_words =
-        matches!(what.needs(), [Need::Pods, ..]) && !matches!(what, What::Pods | What::Connections);
+    let plain = matches!(what, What::Pods | What::Connections);
+    let takes_words = matches!(what.needs(), [Need::Pods, ..]) && !plain;
     if !words.is_empty() && !takes_words {
         bail!("this measurement takes no options");
     }
@@ -140,15 +140,21 @@ fn measure(what: What, quick: bool, words: &[String]) -> Result<()> {
         What::Matching => return matching(&mut bench, quick),
         What::Inputs => of_userspace(&mut bench, "inputs"),
         What::Recovery => of_the_binary(&mut bench, "recovery")?,
-        What::Sagas | What::Growth | What::Memory | What::Hold | What::Telemetry | What::Connect => {
-            let mut measure = own("qbox-bench", quick)?;
+        What::Sagas
+        | What::Growth
+        | What::Memory
+        | What::Hold
+        | What::Telemetry
+        | What::Connect
+        | What::Pods
+        | What::Connections => {
+            let mut measure = own("qbox-bench", quick && !plain)?;
             // Short, where the others are quick by themselves.
             let short = quick && what == What::Hold && words.is_empty();
             let words = words.iter().map(String::as_str);
             let words = words.chain(short.then_some("--minutes=1"));
             return call(measure(&what.name()).args(words));
         }
-        What::Pods | What::Connections => of_interception(&mut bench, &what.name()),
         What::Passthrough => {
             let envoy = packages::folder().join("proxies/bin/envoy");
             let mut measure = own("qbox-passthrough", quick)?;
@@ -170,7 +176,9 @@ fn own(name: &str, quick: bool) -> Result<impl FnMut(&str) -> Command> {
     let binary = build::binary(name);
     Ok(move |word: &str| {
         let mut command = Command::new(&binary);
-        command.current_dir(&root).env("QBOX_BIN", build::binary("qbox"));
+        command
+            .current_dir(&root)
+            .env(build::BINARY_VARIABLE, build::binary("qbox"));
         command.arg(word);
         if quick {
             command.arg("--quick");
@@ -186,14 +194,7 @@ fn of_userspace<'a>(bench: &'a mut Command, which: &str) -> &'a mut Command {
 /// Against the release binary, which is built first.
 fn of_the_binary<'a>(bench: &'a mut Command, which: &str) -> Result<&'a mut Command> {
     build::release_without_ebpf()?;
-    Ok(of_userspace(bench, which).env("QBOX_BIN", build::binary("qbox")))
-}
-
-/// In pods, with the eBPF programs in the binary.
-fn of_interception<'a>(bench: &'a mut Command, which: &str) -> &'a mut Command {
-    bench
-        .args(["--package=qbox-tests", "--bench=interception", "--", which])
-        .env("QBOX_BIN", build::binary("qbox"))
+    Ok(of_userspace(bench, which).env(build::BINARY_VARIABLE, build::binary("qbox")))
 }
 
 /// What it finds it leaves in a file, which goes into the page.

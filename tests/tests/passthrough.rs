@@ -435,3 +435,42 @@ fn a_refused_upstream_is_told() -> Result<()> {
     );
     Ok(())
 }
+
+/// Half of each body comes 60 ms after the other half, either way. Prints how many acknowledgements came late in its network, where the
+/// connections on both sides of Qbox end; its own it asks for at once.
+const HALVES: &str = r#"
+import socket, time
+def late():
+    names, values = [l.split() for l in open("/proc/self/net/netstat") if l.startswith("TcpExt:")]
+    return int(values[names.index("DelayedACKs")])
+s = socket.create_connection(("raw", 8080), 30)
+before = late()
+for _ in range(20):
+    s.sendall(b"PUT / HTTP/1.1\r\nHost: raw:8080\r\nContent-Length: 4\r\n\r\nab")
+    time.sleep(0.06)
+    s.sendall(b"cd")
+    got = b""
+    while not got.endswith(b"abcd"):
+        got += s.recv(65536)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+print(late() - before)
+"#;
+
+/// Who sends a message isn't left to wait for its acknowledgement while the rest of it is waited for.
+#[test]
+fn half_a_body_is_acknowledged_at_once() -> Result<()> {
+    let (world, raw) = world()?;
+    let server = once(raw.listen(PORT)?, move |mut stream| {
+        for _ in 0..20 {
+            read_until(&mut stream, b"abcd")?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
+            thread::sleep(Duration::from_millis(60));
+            stream.write_all(b"cd")?;
+        }
+        Ok(())
+    });
+    let late: u32 = world.client.python(HALVES, &[])?.trim().parse()?;
+    join(server)?;
+    ensure!(late < 10, "{late} late acknowledgements of 40 halves");
+    Ok(())
+}

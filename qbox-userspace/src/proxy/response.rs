@@ -291,7 +291,12 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                 });
             }
             match scan {
-                Scan::More => return Ok(true),
+                Scan::More => {
+                    if matches!(self.phase, Phase::Body(_)) {
+                        sock::acknowledge(upstream);
+                    }
+                    return Ok(true);
+                }
                 Scan::Hold => {
                     if !self.released().await {
                         return Ok(false);

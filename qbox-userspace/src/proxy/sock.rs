@@ -105,6 +105,14 @@ pub(super) async fn broken(stream: &TcpStream) {
     let _ = stream.ready(Interest::ERROR).await;
 }
 
+/// Has the kernel acknowledge what was read (TCP_QUICKACK, tcp(7)), which it else may do 40 ms later, together with what is sent next: nothing
+/// is, to one that is amid a message. Its sender may be waiting for that: for room, or to send more at once; and then sends
+/// the last segment again, some milliseconds later (RFC 8985, 7).
+pub(super) fn acknowledge(stream: &TcpStream) {
+    // Without it, all goes on as the kernel sees fit.
+    let _ = rustix::net::sockopt::set_tcp_quickack(stream, true);
+}
+
 /// Whether nothing has come that nobody has read: no byte, no end, no reset.
 pub(super) fn is_silent(stream: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];

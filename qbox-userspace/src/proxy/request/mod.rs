@@ -304,6 +304,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 });
             }
             if in_body {
+                sock::acknowledge(link.client);
                 return Poll::Pending;
             }
             let draining = link.phase() != Life::Running;

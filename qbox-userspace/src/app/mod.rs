@@ -73,7 +73,12 @@ pub use clean::clean;
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let files = read(options)?;
     let level = Arc::new(logs::start(&files.0.log)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Tokio's own variable says another number.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(workers());
+    }
+    let runtime = runtime
         .enable_all()
         .thread_name("qbox")
         .build()
@@ -82,6 +87,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     // After an orderly end nothing is left; after a second signal nobody waits for what is.
     runtime.shutdown_timeout(LAST_MOMENT);
     ended
+}
+
+/// One thread for each two processors that Qbox may have (its cgroup's limit counts): the others are the pods', and threads that share
+/// the work wake each other for each part of it, which on two processors is up to half of what a saga costs (docs/performance.md).
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2))
 }
 
 /// The files, if they are fit to run; what they are warned of is drawn.

@@ -101,7 +101,7 @@ impl Shared {
     /// Until it is told to stop and nothing is queued, or an error: the journal's own thread.
     pub(super) fn keep_writing(&self) {
         let mut gather = None;
-        while let Some((state, pen)) = self.due(gather.take()) {
+        while let Some((state, pen)) = self.due(gather) {
             let Some((for_how_many, took)) = self.write(state, pen) else {
                 return;
             };
@@ -170,10 +170,7 @@ impl Shared {
             let old = state.oldest.is_some_and(|since| since.elapsed() >= LAZY);
             if let Some(pen) = state.pen.take() {
                 if waits || (queued && (state.stop || old || state.queue.len() > EAGER)) {
-                    match self.with_room(state, pen) {
-                        Some(found) => return Some(found),
-                        None => return None,
-                    }
+                    return self.with_room(state, pen);
                 }
                 state.pen = Some(pen);
                 if state.stop {
@@ -184,6 +181,8 @@ impl Shared {
             seen = state.position;
             // More is likely to come soon after: who appends needn't wake the thread for that.
             let wait = match state.oldest {
+                // However old it is: who writes has to be done first.
+                Some(_) if state.pen.is_none() => Some(LAZY),
                 Some(since) => Some(LAZY.saturating_sub(since.elapsed())),
                 None => (looks < LOOKS).then_some(LAZY),
             };

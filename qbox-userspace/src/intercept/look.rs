@@ -117,7 +117,7 @@ fn visit(shared: &Shared, folder: Option<&Path>, sightings: &mut Sightings) {
 
 /// Looks whether a process of a new cgroup is in its network namespace by now: at first it is in the node's.
 pub(super) fn look_at_new(shared: &Shared, births: &mut Births) {
-    let node = node_namespace();
+    let node = shared.pods().node();
     for Due { folder, at_home } in births.due() {
         let mut found = BTreeMap::new();
         visit(shared, Some(&folder), &mut found);

@@ -3,14 +3,12 @@
 
 use super::{Worker, open_files};
 use crate::node::require_root;
-use crate::{PORT as CAPTURED, SERVICES, World};
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use crate::{PORT as CAPTURED, SERVICES, World, bpftool, map_of};
+use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, thread};
 
 const CLIENTS: usize = 50;
 const EACH: usize = 2000;
@@ -42,26 +40,6 @@ pub fn ask(count: usize, seed: usize, hosts: &[String]) -> Result<()> {
     println!("{wrong}");
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
-}
-
-/// Entries of all of a process's maps that have a fixed name, by that name.
-fn entries(process: u32, name: &str) -> Result<usize> {
-    for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))?.flatten() {
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        let Some(id) = text.lines().find_map(|line| line.strip_prefix("map_id:")) else {
-            continue;
-        };
-        let show = |what: &str| -> Result<Value> {
-            let output = Command::new("bpftool")
-                .args(["--json", "map", what, "id", id.trim()])
-                .output()?;
-            Ok(serde_json::from_slice(&output.stdout)?)
-        };
-        if show("show")?["name"] == name {
-            return Ok(show("dump")?.as_array().map_or(0, Vec::len));
-        }
-    }
-    bail!("no map {name}")
 }
 
 /// Opens and closes them, and prints what they have left.
@@ -105,6 +83,7 @@ pub fn connections() -> Result<()> {
     let wrong = run(EACH)?;
     let took = began.elapsed();
     thread::sleep(Duration::from_secs(1));
+    let flows = bpftool(&["map", "dump", "id", &map_of(&world.node, "FLOWS")?])?;
     let total = CLIENTS * EACH;
     println!(
         "{total} captured connections in {CLIENTS} pods, {:.0} a second:",
@@ -113,7 +92,7 @@ pub fn connections() -> Result<()> {
     println!("| answered by another than was asked | {wrong} |\n|---|---|");
     println!(
         "| destinations left in the kernel's map | {} |",
-        entries(process, "FLOWS")?
+        flows.as_array().map_or(0, Vec::len)
     );
     println!("| files before and after | {open}, {} |", open_files(process)?);
     println!(

@@ -90,6 +90,11 @@ impl Pods {
         }
     }
 
+    /// The node's own namespace.
+    pub(super) fn node(&self) -> Option<u64> {
+        self.node
+    }
+
     /// Whether the programs know what to do with the namespace with this cookie.
     pub(super) fn knows(&self, cookie: u64) -> bool {
         self.entries.values().any(|entry| match &entry.state {

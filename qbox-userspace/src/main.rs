@@ -1,11 +1,10 @@
 //! The `qbox` binary.
 
-use mimalloc::MiMalloc;
+use qbox::allocations::Allocator;
 use std::process::ExitCode;
 
-/// A saga's memory is taken on one worker and given back on another, hundreds of times.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     qbox::cli::main()

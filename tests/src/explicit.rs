@@ -34,6 +34,14 @@ impl ExplicitWorld {
     /// # Errors
     /// Another program listens on port 8080 of all addresses, or Qbox doesn't start.
     pub fn new(port: u16) -> Result<Self> {
+        Self::with(port, &book_trip()?, &[])
+    }
+
+    /// The same with that saga, and with Qbox started by another program, if words for one are given.
+    ///
+    /// # Errors
+    /// As [`ExplicitWorld::new`].
+    pub fn with(port: u16, saga: &str, by: &[String]) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", leftovers::fresh_name()))
             .tempdir()?;
@@ -53,7 +61,7 @@ impl ExplicitWorld {
         fs::write(folder.path().join("hosts"), hosts)?;
         let own = Ipv4Addr::new(127, high | 0x80, low, first + 4);
         let listen = address(port, own);
-        let qbox = start(&folder, &listen)?;
+        let qbox = start(&folder, &listen, saga, by)?;
         Ok(Self {
             qbox,
             listen,
@@ -62,13 +70,13 @@ impl ExplicitWorld {
         })
     }
 
-    /// Ends Qbox in good order, and starts another on the same journal.
+    /// Ends Qbox in good order, and starts another on the same journal, with the saga of `config/`.
     ///
     /// # Errors
     /// It doesn't end in time, or the other one doesn't start.
     pub fn restart(&mut self) -> Result<()> {
         self.qbox.stop(Signal::TERM)?;
-        self.qbox = start(&self.folder, &self.listen)?;
+        self.qbox = start(&self.folder, &self.listen, &book_trip()?, &[])?;
         Ok(())
     }
 
@@ -89,9 +97,9 @@ impl ExplicitWorld {
     }
 }
 
-fn start(folder: &TempDir, listen: &str) -> Result<Qbox> {
-    let settings = Settings::saga(book_trip()?);
-    Qbox::start_explicit(folder.path(), &folder.path().join("hosts"), listen, &settings)
+fn start(folder: &TempDir, listen: &str, saga: &str, by: &[String]) -> Result<Qbox> {
+    let settings = Settings::saga(saga);
+    Qbox::start_explicit(folder.path(), &folder.path().join("hosts"), listen, &settings, by)
 }
 
 /// That port of 127.0.0.1 if nobody has it, else one of an address that nobody else has: of a port that the kernel chooses it may make

@@ -107,8 +107,7 @@ impl Qbox {
         let folder = node.folder().join("qbox");
         let capture = format!("[capture]\nmode = \"ebpf\"\ncgroup = {cgroup:?}\n");
         settings.write(&folder, &capture, &node.hosts())?;
-        let mut command = node.command("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        let command = tied(node.command("setpriv"))?;
         Self::spawn(command, folder, &[])
     }
 
@@ -117,8 +116,7 @@ impl Qbox {
     /// # Errors
     /// The binary is missing, or it ends or isn't ready in time: then with its log.
     pub fn take_over(&self, node: &Node) -> Result<Self> {
-        let mut command = node.command("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        let command = tied(node.command("setpriv"))?;
         Self::spawn(command, self.folder.clone(), &["--takeover"])?.when_ready()
     }
 
@@ -136,8 +134,7 @@ impl Qbox {
     /// # Errors
     /// The binary is missing.
     pub fn begin_to_roll_out(&self, node: &Node) -> Result<Self> {
-        let mut command = node.command("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        let command = tied(node.command("setpriv"))?;
         Self::spawn(command, self.folder.clone(), &["--standby"])
     }
 
@@ -152,20 +149,26 @@ impl Qbox {
         Ok(status)
     }
 
-    /// Starts one with a plain listening port, without root.
+    /// Starts one with a plain listening port, without root; by another program, if words for one are given.
     ///
     /// # Errors
     /// The binary is missing, or it ends or isn't ready in time: then with its log.
-    pub fn start_explicit(folder: &Path, hosts: &Path, listen: &str, settings: &Settings) -> Result<Self> {
+    pub fn start_explicit(
+        folder: &Path,
+        hosts: &Path,
+        listen: &str,
+        settings: &Settings,
+        by: &[String],
+    ) -> Result<Self> {
         let folder = folder.join("qbox");
         let capture = format!("[capture]\nmode = \"explicit\"\n[explicit]\nlisten = {listen:?}\n");
         settings.write(&folder, &capture, hosts)?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binary()?);
+        command.args(TIED).args(by).arg(binary()?);
         Self::spawn(command, folder, &[])?.when_ready()
     }
 
-    /// `command` ends in the binary, behind setpriv(1): the kernel kills Qbox when the thread that started it ends.
+    /// `command` ends in the binary.
     fn spawn(mut command: Command, folder: PathBuf, more: &[&str]) -> Result<Self> {
         let log_path = match more {
             [] => folder.join("log"),
@@ -341,6 +344,15 @@ impl Drop for Qbox {
             eprintln!("--- Qbox's log:\n{}---", self.log());
         }
     }
+}
+
+/// Words for setpriv(1), before those of Qbox: the kernel kills it when the thread that started it ends.
+const TIED: [&str; 3] = ["--pdeathsig", "KILL", "--"];
+
+/// Qbox by `setpriv`.
+fn tied(mut setpriv: Command) -> Result<Command> {
+    setpriv.args(TIED).arg(binary()?);
+    Ok(setpriv)
 }
 
 /// The workspace's folder.

@@ -1,4 +1,5 @@
-//! What a saga and a request that passes cost in system calls and syncs, against the figures below: a count is the same on a busy machine.
+//! What a saga and a request that passes cost in system calls, syncs and allocations, against the figures below: a count is the same on a
+//! busy machine. For instructions see `instructions.rs`.
 //!
 //! One client, one after the other. A figure is the slope from few to many, so that what is done once or now and then is none of it.
 //! Whoever makes Qbox cheaper lowers the figure; whoever makes it dearer says in the commit why it is worth it.
@@ -11,26 +12,47 @@ use qbox_tests::{Settings, World, workspace};
 const FEW: u32 = 40;
 const MANY: u32 = 240;
 
+/// What one costs.
+#[derive(Debug)]
+struct Cost {
+    calls: Calls,
+    allocations: f64,
+    /// No figure: each test says what it may be.
+    syncs: f64,
+}
+
 /// A saga of three steps at once, its journal synced.
-const SYNCED: Calls = Calls {
-    reads: 4.1,
-    writes: 5.8,
-    waits: 5.9,
-    others: 12.7,
+const SYNCED: Cost = Cost {
+    calls: Calls {
+        reads: 4.1,
+        writes: 5.8,
+        waits: 5.9,
+        others: 9.0,
+    },
+    allocations: 309.0,
+    syncs: 2.0,
 };
 /// The same with `durability = "none"`.
-const UNSYNCED: Calls = Calls {
-    reads: 4.0,
-    writes: 4.0,
-    waits: 3.8,
-    others: 1.0,
+const UNSYNCED: Cost = Cost {
+    calls: Calls {
+        reads: 4.0,
+        writes: 4.0,
+        waits: 3.8,
+        others: 0.0,
+    },
+    allocations: 323.0,
+    syncs: 0.0,
 };
 /// A request that is no trigger, on a kept connection that is captured.
-const PASSED: Calls = Calls {
-    reads: 2.0,
-    writes: 2.0,
-    waits: 2.0,
-    others: 0.0,
+const PASSED: Cost = Cost {
+    calls: Calls {
+        reads: 2.0,
+        writes: 2.0,
+        waits: 2.0,
+        others: 0.0,
+    },
+    allocations: 0.0,
+    syncs: 0.0,
 };
 /// How far a count may be from its figure: a part of it, and so much more. Reads and writes follow from what is done.
 const CLOSE: (f64, f64) = (0.08, 0.25);
@@ -50,49 +72,63 @@ for number in range(first, first + count):
     assert answer.status == (201 if method == "POST" else 404), answer.status
 "#;
 
-fn syncs(world: &World) -> Result<u64> {
-    world.qbox.admin().metric("qbox_journal_syncs_total")
-}
-
-/// For each request, and how many syncs.
-fn cost(world: &World, method: &str) -> Result<(Calls, f64)> {
+/// For each request.
+fn cost(world: &World, method: &str) -> Result<Cost> {
     let tree = process::tree(world.qbox.id())?;
     let file = world.node.folder().join("calls");
     let mut next = 0;
     let mut run = |count: u32| {
-        let before = syncs(world)?;
+        let counted = || {
+            let metric = |name| world.qbox.admin().metric(name);
+            anyhow::Ok([
+                metric("qbox_journal_syncs_total")?,
+                metric("qbox_allocations_total")?,
+            ])
+        };
+        let before = counted()?;
         let (calls, _) = process::calls(&tree, &file, || {
             world
                 .client
                 .python(CLIENT, &[method, &next.to_string(), &count.to_string()])
         })?;
         next += count;
-        let more = u32::try_from(syncs(world)? - before)?;
-        anyhow::Ok((calls, f64::from(more)))
+        let [syncs, allocations] = counted()?;
+        let more = |now: u64, before: u64| anyhow::Ok(f64::from(u32::try_from(now - before)?));
+        anyhow::Ok(Cost {
+            calls,
+            syncs: more(syncs, before[0])?,
+            allocations: more(allocations, before[1])?,
+        })
     };
     // Connections to the services are made, and kept.
     run(FEW)?;
-    let ((few, few_syncs), (many, many_syncs)) = (run(FEW)?, run(MANY)?);
+    let (few, many) = (run(FEW)?, run(MANY)?);
     let requests = f64::from(MANY - FEW);
     let slope = Calls {
-        reads: many.reads - few.reads,
-        writes: many.writes - few.writes,
-        waits: many.waits - few.waits,
-        others: many.others - few.others,
+        reads: many.calls.reads - few.calls.reads,
+        writes: many.calls.writes - few.calls.writes,
+        waits: many.calls.waits - few.calls.waits,
+        others: many.calls.others - few.calls.others,
     };
-    Ok((slope.each(requests), (many_syncs - few_syncs) / requests))
+    Ok(Cost {
+        calls: slope.each(requests),
+        syncs: (many.syncs - few.syncs) / requests,
+        allocations: (many.allocations - few.allocations) / requests,
+    })
 }
 
 /// No dearer than the figure; and no cheaper either, or the figure is to be lowered.
-fn held(what: &str, measured: Calls, figure: Calls) -> Result<()> {
+fn held(what: &str, measured: &Cost, figure: &Cost) -> Result<()> {
     println!("{what}: {measured:.2?}");
+    let (is, was) = (measured.calls, figure.calls);
     let most = |was: f64, (part, more): (f64, f64)| was + was * part + more;
     let close = |is: f64, was: f64| is <= most(was, CLOSE) && was <= most(is, CLOSE);
     ensure!(
-        close(measured.reads, figure.reads)
-            && close(measured.writes, figure.writes)
-            && measured.waits <= most(figure.waits, LOOSE)
-            && measured.others <= most(figure.others, LOOSE),
+        close(is.reads, was.reads)
+            && close(is.writes, was.writes)
+            && close(measured.allocations, figure.allocations)
+            && is.waits <= most(was.waits, LOOSE)
+            && is.others <= most(was.others, LOOSE),
         "{what} takes {measured:.2?}, where this file says {figure:.2?}"
     );
     Ok(())
@@ -105,25 +141,24 @@ fn saga() -> Result<String> {
 #[test]
 fn a_saga_that_is_synced() -> Result<()> {
     let world = World::new(&Settings::saga(saga()?))?;
-    let (calls, syncs) = cost(&world, "POST")?;
-    println!("{syncs} syncs");
-    ensure!((1.9..=2.05).contains(&syncs), "{syncs} syncs a saga");
-    held("a synced saga", calls, SYNCED)
+    let cost = cost(&world, "POST")?;
+    ensure!((1.9..=2.05).contains(&cost.syncs), "{} syncs a saga", cost.syncs);
+    held("a synced saga", &cost, &SYNCED)
 }
 
 #[test]
 fn a_saga_that_is_kept_in_memory() -> Result<()> {
     let text = saga()?.replacen("order ", "durability = \"none\"\norder ", 1);
     let world = World::new(&Settings::saga(text))?;
-    let (calls, syncs) = cost(&world, "POST")?;
-    ensure!(syncs < 0.1, "{syncs} syncs a saga");
-    held("an unsynced saga", calls, UNSYNCED)
+    let cost = cost(&world, "POST")?;
+    ensure!(cost.syncs < 0.1, "{} syncs a saga", cost.syncs);
+    held("an unsynced saga", &cost, &UNSYNCED)
 }
 
 #[test]
 fn a_request_that_passes() -> Result<()> {
     let world = World::book_trip()?;
-    let (calls, syncs) = cost(&world, "GET")?;
-    ensure!(syncs < 0.1, "{syncs} syncs a request");
-    held("a request that passes", calls, PASSED)
+    let cost = cost(&world, "GET")?;
+    ensure!(cost.syncs < 0.1, "{} syncs a request", cost.syncs);
+    held("a request that passes", &cost, &PASSED)
 }

@@ -33,7 +33,7 @@ pub(crate) const PODS: [Tool; 3] = [
 ];
 
 /// What the end-to-end suites use besides.
-pub(crate) const SUITES: [Tool; 10] = [
+pub(crate) const SUITES: [Tool; 11] = [
     Tool {
         program: "python3",
         package: "python3-venv",
@@ -83,6 +83,11 @@ pub(crate) const SUITES: [Tool; 10] = [
         program: "strace",
         package: "strace",
         why: "counts system calls",
+    },
+    Tool {
+        program: "valgrind",
+        package: "valgrind",
+        why: "counts instructions",
     },
 ];
 

@@ -9,7 +9,7 @@ use super::explicit::leads_to;
 use super::framing::Body;
 use super::head::{self, End};
 use super::inner::Phase as Life;
-use super::sock::Cut;
+use super::sock::{Acknowledging, Cut};
 use super::{Handler, Heard, http2, sock};
 use crate::upstream::{dial, resolve};
 use std::future::poll_fn;
@@ -115,6 +115,7 @@ pub(super) struct ResponseSide<'a, H> {
     waited: bool,
     /// What is copied may have urgent data in it.
     marked: bool,
+    acknowledging: Acknowledging,
 }
 
 impl<'a, H: Handler> ResponseSide<'a, H> {
@@ -125,6 +126,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
             phase: Phase::Head { searched: 0 },
             waited: false,
             marked: false,
+            acknowledging: Acknowledging::default(),
         }
     }
 
@@ -258,7 +260,14 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
     }
 
     async fn read(&mut self, upstream: &TcpStream) -> Read {
-        let Self { link, buffer, .. } = self;
+        let Self {
+            link,
+            buffer,
+            acknowledging,
+            ..
+        } = self;
+        let in_body = matches!(self.phase, Phase::Body(_));
+        acknowledging.came();
         poll_fn(|context| {
             if link.peek(|state| std::mem::take(&mut state.redial)) {
                 return Poll::Ready(Read::Redial);
@@ -266,7 +275,11 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
             if link.peek(|state| state.http2.is_some()) {
                 return Poll::Ready(Read::Left);
             }
-            buffer.poll_fill(upstream, context).map(|result| match result {
+            let filled = buffer.poll_fill(upstream, context);
+            if in_body && filled.is_pending() {
+                acknowledging.poll(upstream, context);
+            }
+            filled.map(|result| match result {
                 Ok(0) => Read::End,
                 Ok(_) => Read::Some,
                 Err(_) => Read::Broken,
@@ -291,12 +304,7 @@ impl<'a, H: Handler> ResponseSide<'a, H> {
                 });
             }
             match scan {
-                Scan::More => {
-                    if matches!(self.phase, Phase::Body(_)) {
-                        sock::acknowledge(upstream);
-                    }
-                    return Ok(true);
-                }
+                Scan::More => return Ok(true),
                 Scan::Hold => {
                     if !self.released().await {
                         return Ok(false);

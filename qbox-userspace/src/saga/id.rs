@@ -18,16 +18,41 @@ impl SagaId {
 
 impl fmt::Display for SagaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            n >> 96,
-            (n >> 80) & 0xffff,
-            (n >> 64) & 0xffff,
-            (n >> 48) & 0xffff,
-            n & 0xffff_ffff_ffff
-        )
+        let digits = Digits::<32>::of(self.0);
+        let mut text = [b'-'; 36];
+        // RFC 9562, 4: 8-4-4-4-12.
+        let mut from = digits.0.iter();
+        for (at, count) in [(0, 8), (9, 4), (14, 4), (19, 4), (24, 12)] {
+            for (to, digit) in text.iter_mut().skip(at).take(count).zip(&mut from) {
+                *to = *digit;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+/// The last hexadecimal digits of a number, lower case: each message has some, and `{:x}` takes twenty times as long.
+pub(super) struct Digits<const N: usize>([u8; N]);
+
+impl<const N: usize> Digits<N> {
+    pub(super) fn of(number: u128) -> Self {
+        let mut digits = [0; N];
+        let mut rest = number;
+        for digit in digits.iter_mut().rev() {
+            let value = (rest & 0xf) as u8;
+            *digit = if value < 10 {
+                b'0' + value
+            } else {
+                b'a' + value - 10
+            };
+            rest >>= 4;
+        }
+        Self(digits)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        // They are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

@@ -4,7 +4,7 @@
 //! Knows nothing of who collects spans. No errors: a `traceparent` that can't be read is none.
 
 use super::event::Direction;
-use super::id::StepId;
+use super::id::{Digits, StepId};
 use super::message::Headers;
 use super::retry::Chance;
 
@@ -62,7 +62,9 @@ impl Trace {
 
     /// `traceparent` for whoever is called from `span` (W3C Trace Context, 3.2).
     pub(super) fn parent_of(&self, span: u64) -> String {
-        format!("00-{:032x}-{span:016x}-{:02x}", self.id, self.flags)
+        let (id, span) = (Digits::<32>::of(self.id), Digits::<16>::of(span.into()));
+        let flags = Digits::<2>::of(self.flags.into());
+        ["00-", id.as_str(), "-", span.as_str(), "-", flags.as_str()].concat()
     }
 }
 

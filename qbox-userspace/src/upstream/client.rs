@@ -15,6 +15,7 @@ use super::tls::Tls;
 use super::wire::Wire;
 use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -437,7 +438,7 @@ fn prepare(
         if !is_token(name) {
             return Err("a header's name is no token");
         }
-        if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
             return Err("a header's value holds a line's end");
         }
         head.put_slice(name.as_bytes());
@@ -447,7 +448,8 @@ fn prepare(
     }
     // Where a body has a meaning its absence is said too (RFC 9110, 8.6).
     if !call.body.is_empty() || matches!(call.method, "POST" | "PUT" | "PATCH") {
-        head.put_slice(format!("Content-Length: {}\r\n", call.body.len()).as_bytes());
+        let length = write!(head, "Content-Length: {}\r\n", call.body.len());
+        length.map_err(|_| "the head is too long")?;
     }
     head.put_slice(b"\r\n");
     Ok(Prepared {
@@ -457,10 +459,24 @@ fn prepare(
     })
 }
 
-/// RFC 9110, 5.6.2.
+/// Which bytes may stand in a token (RFC 9110, 5.6.2): each name of each message is looked at.
+const TOKEN: [bool; 256] = {
+    let mut fits = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        fits[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others = b"!#$%&'*+-.^_`|~".as_slice();
+    while let [byte, rest @ ..] = others {
+        fits[*byte as usize] = true;
+        others = rest;
+    }
+    fits
+};
+
 fn is_token(text: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.bytes().all(fits)
+    !text.is_empty() && text.bytes().all(|byte| TOKEN[usize::from(byte)])
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub(crate) enum What {
     Durability,
     /// Finding a request's saga among 10 and among 1,000, and loading so many; status 0 only below three times. A part of the whole.
     Matching,
+    /// The parts of a saga by themselves, with criterion: matching, expressions, the state machine, the journal.
+    Micro,
     /// What 1 MiB of the worst input costs each parser and the matcher; status 0 only below 100 ms.
     Inputs,
     /// A start on a journal of 100,000 sagas that have ended and 10,000 that are open.
@@ -76,7 +78,7 @@ impl What {
             | Self::Connections => &[Need::Pods, Need::Binaries],
             Self::Passthrough | Self::Memory => &[Need::Pods, Need::Proxies, Need::Binaries],
             Self::Matching => &[Need::Binaries, Need::Matching],
-            Self::Journal | Self::Durability | Self::Inputs | Self::Recovery => &[],
+            Self::Journal | Self::Durability | Self::Micro | Self::Inputs | Self::Recovery => &[],
         }
     }
 }
@@ -138,6 +140,7 @@ fn measure(what: What, quick: bool, words: &[String]) -> Result<()> {
         What::Journal => bench.args(["--package=qbox-tests", "--features=engines", "--bench=journal"]),
         What::Durability => of_the_binary(&mut bench, "durability")?,
         What::Matching => return matching(&mut bench, quick),
+        What::Micro => of_userspace(&mut bench, "micro"),
         What::Inputs => of_userspace(&mut bench, "inputs"),
         What::Recovery => of_the_binary(&mut bench, "recovery")?,
         What::Sagas

@@ -5,8 +5,8 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 22] = [
-    ("main", &["app", "cli"]),
+const ARROWS: [(&str, &[&str]); 23] = [
+    ("main", &["app", "cli", "allocations"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
     (
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "saga",
             "config",
             "durations",
+            "allocations",
         ],
     ),
     (
@@ -60,6 +61,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("netns", &[]),
     ("durations", &[]),
     ("causes", &[]),
+    ("allocations", &[]),
     // Tests alone.
     ("sim", &["saga", "config", "journal"]),
 ];
@@ -78,6 +80,7 @@ const IMPURE: &[&str] = &[
     "clap",
     "clap_complete",
     "clap_mangen",
+    "criterion",
     "flate2",
     "futures",
     "getrandom",
@@ -94,7 +97,6 @@ const IMPURE: &[&str] = &[
     "libmimalloc_sys",
     "memchr",
     "mio",
-    "mimalloc",
     "opentelemetry_proto",
     "postcard",
     "prometheus_client",

@@ -98,6 +98,8 @@ metrics! {
             "How often changed files were read, by whether they came into force", "`done` or `failed`.";
         LIMIT_REACHED: Counter "limit_reached" ["limit"]
             "How often a limit of qbox.toml was reached, by its key", "What then becomes of a request stands beside the key in `config/qbox.toml`; the rows below tell more.";
+        ALLOCATIONS: Counter "allocations" []
+            "Blocks of memory that Qbox asked its allocator for", "Beside the sagas that began and the requests that passed it says what each costs.";
     }
     "Sagas" {
         SAGAS: Gauge "sagas" ["saga", "state"]

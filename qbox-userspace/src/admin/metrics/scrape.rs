@@ -4,6 +4,7 @@ use super::super::routes::Pods;
 use super::described::*;
 use super::draw::Draw;
 use super::{Shared, Tally, Traffic};
+use crate::allocations;
 use crate::runner::{CLASSES, Calls, Counts, DIRECTIONS, State};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -67,7 +68,8 @@ impl Scrape {
         let loaded = (shared.node.definitions)();
         draw.one(DEFINITIONS, loaded.definitions.len() as u64)?;
         draw.one(DEFINITIONS_CURRENT, u64::from(loaded.error.is_none()))?;
-        draw.tally(RELOADS, [("done", loaded.reloads), ("failed", loaded.failed)])
+        draw.tally(RELOADS, [("done", loaded.reloads), ("failed", loaded.failed)])?;
+        draw.one(ALLOCATIONS, allocations::count())
     }
 
     fn limits(&self, draw: &mut Draw<'_>, seen: &Seen) -> fmt::Result {

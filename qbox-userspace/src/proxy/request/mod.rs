@@ -13,7 +13,7 @@ use super::connection::{Failure, Link, State, Target, Upstream};
 use super::explicit::Authority;
 use super::head;
 use super::inner::Phase as Life;
-use super::sock::Cut;
+use super::sock::{Acknowledging, Cut};
 use super::{Handler, orphan, sock};
 use scan::{Phase, Scan};
 use std::convert::Infallible;
@@ -97,6 +97,7 @@ pub(super) struct RequestSide<'a, H> {
     /// for what passes; here it is what Qbox would answer.
     last: bool,
     late: Option<Pin<Box<Sleep>>>,
+    acknowledging: Acknowledging,
     /// When the bytes came that are looked at, and whether a head is among those that are to be written.
     came: Instant,
     passes: bool,
@@ -114,6 +115,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             stalled: false,
             last: false,
             late: None,
+            acknowledging: Acknowledging::default(),
             came: Instant::now(),
             passes: false,
         }
@@ -282,8 +284,10 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             buffer,
             phase,
             late,
+            acknowledging,
             ..
         } = self;
+        acknowledging.came();
         let settings = &link.inner.settings;
         let in_body = matches!(phase, Phase::Body(_));
         let detecting = matches!(phase, Phase::Detect);
@@ -304,7 +308,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
                 });
             }
             if in_body {
-                sock::acknowledge(link.client);
+                acknowledging.poll(link.client, context);
                 return Poll::Pending;
             }
             let draining = link.phase() != Life::Running;

@@ -17,6 +17,7 @@ use crate::saga::plan::{BodyTemplate, Condition, JsonTemplate, Plan, ReplyTempla
 use crate::saga::reply::Reply;
 use crate::saga::values::{Lookup, Missing, Values};
 use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 use serde_json::Value;
 
 /// A text as one segment of a URL's path, or as one value of its query.
@@ -124,7 +125,9 @@ fn message(
             if headers.get(CONTENT_TYPE).is_none() {
                 headers.push(CONTENT_TYPE, "application/json");
             }
-            Bytes::from(json(template, lookup)?.to_string())
+            let mut body = Vec::with_capacity(128);
+            write_json(template, lookup, &mut body)?;
+            Bytes::from(body)
         }
     };
     Ok((headers, body))
@@ -177,21 +180,47 @@ fn concat(template: &Template, value: impl Fn(&Expr) -> Result<Bytes, Missing>) 
 /// # Errors
 /// A value that is missing.
 pub(in crate::saga) fn json(template: &JsonTemplate, lookup: &Lookup<'_>) -> Result<Value, Missing> {
-    Ok(match template {
-        JsonTemplate::Value(value) => value.clone(),
+    let mut text = Vec::new();
+    write_json(template, lookup, &mut text)?;
+    // It was written by the same library.
+    Ok(serde_json::from_slice(&text).unwrap_or_default())
+}
+
+/// The same as text, without a document of it in between.
+fn write_json(template: &JsonTemplate, lookup: &Lookup<'_>, to: &mut Vec<u8>) -> Result<(), Missing> {
+    match template {
+        JsonTemplate::Value(value) => write(value, to),
         JsonTemplate::Text(template) => match template.whole_expr() {
-            Some(expr) => lookup.json(expr)?,
-            None => Value::String(lookup.template(template)?),
+            Some(expr) => write(&lookup.json(expr)?, to),
+            None => write(&lookup.template(template)?, to),
         },
         JsonTemplate::Array(items) => {
-            let filled = items.iter().map(|item| json(item, lookup));
-            Value::Array(filled.collect::<Result<_, _>>()?)
+            to.push(b'[');
+            for (number, item) in items.iter().enumerate() {
+                if number > 0 {
+                    to.push(b',');
+                }
+                write_json(item, lookup, to)?;
+            }
+            to.push(b']');
         }
         JsonTemplate::Object(pairs) => {
-            let filled = pairs
-                .iter()
-                .map(|(key, item)| Ok((key.clone(), json(item, lookup)?)));
-            Value::Object(filled.collect::<Result<_, Missing>>()?)
+            to.push(b'{');
+            for (number, (key, item)) in pairs.iter().enumerate() {
+                if number > 0 {
+                    to.push(b',');
+                }
+                write(key, to);
+                to.push(b':');
+                write_json(item, lookup, to)?;
+            }
+            to.push(b'}');
         }
-    })
+    }
+    Ok(())
+}
+
+fn write(value: &impl Serialize, to: &mut Vec<u8>) {
+    // Text and values can always be written, and memory takes all of it.
+    let _ = serde_json::to_writer(to, value);
 }

@@ -29,7 +29,9 @@ impl Stamp<'_> {
             headers.remove(name);
             headers.push(name, value);
         };
-        set("X-Qbox-TransactionID", self.saga.to_string());
+        let saga = self.saga.to_string();
+        let key = self.key(&saga);
+        set("X-Qbox-TransactionID", saga);
         set("X-Qbox-Message-Type", self.message_type().to_owned());
         set("X-Qbox-Step", self.step.to_owned());
         set("X-Qbox-Depth", self.trigger.depth.saturating_add(1).to_string());
@@ -41,7 +43,7 @@ impl Stamp<'_> {
                 headers.push(name.clone(), value.clone());
             }
         }
-        match self.key() {
+        match key {
             Some(_) if keeps_key && headers.get("idempotency-key").is_some() => {}
             Some(key) => {
                 headers.remove("Idempotency-Key");
@@ -61,10 +63,10 @@ impl Stamp<'_> {
 
     /// A structured string (RFC 8941, 3.3.3), the same over all attempts. A step that must be compensated again gets another: the
     /// same one would be answered from a service's memory. A probe has none, for that same reason: each must be looked at anew.
-    fn key(&self) -> Option<String> {
-        let (saga, step) = (self.saga, self.step);
+    fn key(&self, saga: &str) -> Option<String> {
+        let step = self.step;
         match (self.direction, self.round) {
-            (Direction::Transaction, _) => Some(format!("\"{saga}/{step}\"")),
+            (Direction::Transaction, _) => Some(["\"", saga, "/", step, "\""].concat()),
             (Direction::Probe | Direction::Child(_), _) => None,
             (Direction::Compensation(n), 0) => Some(format!("\"{saga}/{step}/undo/{n}\"")),
             (Direction::Compensation(n), round) => Some(format!("\"{saga}/{step}/undo/{n}/{round}\"")),

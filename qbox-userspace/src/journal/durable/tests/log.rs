@@ -41,6 +41,40 @@ fn tried(folder: &Path) -> Result<Vec<(u128, usize)>, OpenError> {
     Durable::open(folder, settings).map(|journal| stored(&journal))
 }
 
+/// As the kernel tells (proc_pid_fdinfo(5)): of each file that this process has open by that name.
+fn goes_past_the_cache(path: &Path) -> Vec<bool> {
+    let mut found = Vec::new();
+    for file in fs::read_dir("/proc/self/fd").unwrap() {
+        let file = file.unwrap();
+        if !fs::read_link(file.path()).is_ok_and(|to| to == path) {
+            continue;
+        }
+        let info = Path::new("/proc/self/fdinfo").join(file.file_name());
+        let info = fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+        found.push(flags & rustix::fs::OFlags::DIRECT.bits() != 0);
+    }
+    found
+}
+
+#[tokio::test]
+async fn frames_of_any_length_go_past_the_page_cache() {
+    // On a disk, as a journal is; some file systems of memory know only the cache.
+    let here = std::env::current_exe().unwrap();
+    let folder = tempfile::tempdir_in(here.parent().unwrap()).unwrap();
+    let journal = open(folder.path());
+    for (id, many) in [(1, 2), (2, 3000), (3, 1), (4, 20_000)] {
+        append(&journal, id, many).await;
+    }
+    assert_eq!(goes_past_the_cache(&folder.path().join(FILES[0])), [true]);
+    let copy = killed(folder.path());
+    let found: Vec<_> = [(1, 2), (2, 3000), (3, 1), (4, 20_000)]
+        .map(|(id, many)| (id, many as usize))
+        .into();
+    assert_eq!(stored(&open(copy.path())), found);
+}
+
 #[test]
 fn torn_anywhere_it_leaves_whole_frames() {
     let folder = unfiled();

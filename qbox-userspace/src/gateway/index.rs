@@ -8,9 +8,10 @@
 
 use super::Definition;
 use crate::saga::{Mode, RequestHead, Segment, TriggerPattern, match_body, match_head};
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use percent_encoding::percent_decode_str;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 
 /// Definitions by what their triggers say.
 #[derive(Debug)]
@@ -57,10 +58,10 @@ impl Index {
     /// An index of these.
     #[must_use]
     pub fn new(definitions: &[Definition]) -> Self {
-        let hasher = RandomState::new();
+        let hasher = RandomState::default();
         let mut definitions = definitions.to_vec();
         definitions.sort_by_key(|d| std::cmp::Reverse(d.plan.trigger.priority));
-        let mut places: HashMap<u64, Vec<Table>> = HashMap::new();
+        let mut places: HashMap<u64, Vec<Table>> = HashMap::default();
         for (at, definition) in definitions.iter().enumerate() {
             let trigger = &definition.plan.trigger;
             let place = hash(&hasher, trigger.host.trim_matches(['[', ']']), trigger.port);
@@ -77,7 +78,7 @@ impl Index {
             let key = key(&hasher, texts, trigger.method.as_deref(), value);
             let known = tables.iter().position(|table| table.shape == shape);
             let known = known.unwrap_or_else(|| {
-                let found = HashMap::new();
+                let found = HashMap::default();
                 tables.push(Table { shape, found });
                 tables.len() - 1
             });

@@ -2,7 +2,8 @@
 
 use super::{History, Journal, JournalError, Outline, Page, Pending, Place, Position, Query};
 use crate::saga::{AttemptEnd, Event, Headers, Plan, PlanHash, SagaId};
-use std::collections::{HashMap, VecDeque};
+use foldhash::HashMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@ use super::detect::is_token;
 use super::handler::Reply;
 use http::StatusCode;
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Answers `Expect: 100-continue`.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -101,42 +101,16 @@ pub(super) fn unsendable(byte: u8) -> bool {
     (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7). Before 1970: 1970.
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7). Before 1970: 1970, and beyond 9999: 9999, as far as that form goes.
 pub(super) fn imf_fixdate(time: SystemTime) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let weekday = usize::try_from(days % 7)
-        .ok()
-        .and_then(|index| DAYS.get(index))
-        .unwrap_or(&"Thu");
-    let month = MONTHS.get(month).unwrap_or(&"Jan");
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
-}
-
-/// Days since 1970 as year, month from 0, day from 1. Counts in eras of 400 years that begin on a first of March, so
-/// that a leap day is the last of its year (the usual days-to-civil reckoning).
-fn civil(days: u64) -> (u64, usize, u64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = (march_month + 2) % 12;
-    let year = era * 400 + year_of_era + u64::from(month < 2);
-    (year, usize::try_from(month).unwrap_or(0), day)
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    httpdate::fmt_http_date(UNIX_EPOCH + since.min(LAST))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn date(seconds: u64) -> String {
         imf_fixdate(UNIX_EPOCH + Duration::from_secs(seconds))
@@ -149,6 +123,9 @@ mod tests {
         assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
         assert_eq!(date(4_107_542_399), "Sun, 28 Feb 2100 23:59:59 GMT");
         assert_eq!(date(4_107_542_400), "Mon, 01 Mar 2100 00:00:00 GMT");
+        assert_eq!(date(1 << 40), "Fri, 31 Dec 9999 23:59:59 GMT");
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(imf_fixdate(before), date(0));
     }
 
     fn written(reply: &Reply, terms: Terms) -> String {

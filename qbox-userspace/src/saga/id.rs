@@ -105,7 +105,14 @@ pub struct PlanHash(pub [u8; 32]);
 
 impl fmt::Display for PlanHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        let (high, low) = self.0.split_at(16);
+        for half in [high, low] {
+            let number = half
+                .iter()
+                .fold(0, |number, byte| number << 8 | u128::from(*byte));
+            f.write_str(Digits::<32>::of(number).as_str())?;
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use super::client::Answer;
 use super::tls;
 use bytes::{Bytes, BytesMut};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
@@ -187,9 +188,15 @@ async fn read_head<R: AsyncRead + Unpin>(
 ) -> Result<AnswerHead, Fault> {
     loop {
         if !buffer.is_empty() {
-            let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-            let mut response = httparse::Response::new(&mut fields);
-            if let httparse::Status::Complete(length) = response.parse(buffer)? {
+            // To initialize them takes longer than to read a usual head.
+            let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+            let mut response = httparse::Response::new(&mut []);
+            let read = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+                &mut response,
+                buffer,
+                &mut fields,
+            );
+            if let httparse::Status::Complete(length) = read? {
                 let head = AnswerHead {
                     version: response.version.unwrap_or_default(),
                     status: response.code.unwrap_or_default(),

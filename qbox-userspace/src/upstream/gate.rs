@@ -6,8 +6,8 @@
 
 use super::circuit::{Breaker, Circuit, Refusal};
 use super::pool::Key;
+use foldhash::HashMap;
 use serde::Serialize;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl Gate {
             all: Arc::new(Semaphore::new(bounds.total.clamp(1, Semaphore::MAX_PERMITS))),
             bounds,
             doors: Mutex::new(Doors {
-                by_key: HashMap::new(),
+                by_key: HashMap::default(),
                 sweep_at: DOORS,
             }),
             waiting: AtomicUsize::new(0),

@@ -82,6 +82,7 @@ const IMPURE: &[&str] = &[
     "clap_mangen",
     "criterion",
     "flate2",
+    "httpdate",
     "futures",
     "getrandom",
     "h2",

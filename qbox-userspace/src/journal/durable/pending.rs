@@ -4,7 +4,7 @@
 use super::record::{Chunk, Record};
 use crate::journal::Outline;
 use crate::saga::{Event, PlanHash, SagaId, Timestamp};
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 /// Changes, in the order of the log up to one of its records.
 #[derive(Debug, Default)]

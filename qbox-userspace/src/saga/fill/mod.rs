@@ -113,7 +113,8 @@ fn message(
     body: &BodyTemplate,
     lookup: &Lookup<'_>,
 ) -> Result<(Headers, Bytes), Missing> {
-    let mut headers = Headers::default();
+    // With room for what Qbox adds.
+    let mut headers = Headers(Vec::with_capacity(fields.len() + 8));
     for (name, value) in fields {
         headers.push(name.as_str(), field_value(value, lookup)?);
     }

@@ -25,11 +25,7 @@ pub(super) fn url(template: &UrlTemplate, lookup: &Lookup<'_>) -> Result<String,
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
-    let mut url = format!(
-        "{scheme}://{}{}",
-        template.authority,
-        path(&template.path, lookup)?
-    );
+    let mut url = [scheme, "://", &template.authority, &path(&template.path, lookup)?].concat();
     if let Some(query) = &template.query {
         url.push('?');
         url.push_str(&query.try_fill(|expr| escaped(expr, lookup))?);

@@ -27,9 +27,9 @@ const SYNCED: Cost = Cost {
         reads: 4.1,
         writes: 5.8,
         waits: 5.9,
-        others: 9.0,
+        others: 10.0,
     },
-    allocations: 309.0,
+    allocations: 307.0,
     syncs: 2.0,
 };
 /// The same with `durability = "none"`.
@@ -40,7 +40,7 @@ const UNSYNCED: Cost = Cost {
         waits: 3.8,
         others: 0.0,
     },
-    allocations: 323.0,
+    allocations: 312.0,
     syncs: 0.0,
 };
 /// A request that is no trigger, on a kept connection that is captured.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 pub struct Head<'a> {
     /// As sent: `POST`.
     pub method: &'a str,
-    /// The request target as sent: `/trips/7?x=1`, or absolute-form.
+    /// The request target as sent: `/trips/7?x=1`, or absolute-form; without a fragment, which means nothing there.
     pub target: &'a str,
     /// The fields in order, names as sent.
     pub headers: &'a [httparse::Header<'a>],

@@ -138,11 +138,16 @@ pub(super) fn request(
         keep: !facts.close && (!http10 || facts.keep_alive),
         verdict: inspect(Head {
             method,
-            target,
+            target: without_fragment(target),
             headers,
         }),
         route,
     })
+}
+
+/// A target as servers read one that has a fragment, which none should (RFC 9112, 3.2): it names the same without.
+pub(super) fn without_fragment(target: &str) -> &str {
+    target.split('#').next().unwrap_or(target)
 }
 
 /// Reads a request head again, for the handler that takes it: method, target, fields.
@@ -152,7 +157,7 @@ pub(super) fn with_request<R>(bytes: &[u8], read: impl FnOnce(Head<'_>) -> R) ->
     request.parse(bytes).ok()?;
     Some(read(Head {
         method: request.method?,
-        target: request.path?,
+        target: without_fragment(request.path?),
         headers: request.headers,
     }))
 }
@@ -302,6 +307,25 @@ mod tests {
         }
         assert_eq!(end(b"GET / HTTP/1.1\n\nx", 0), End::At(16));
         assert_eq!(end(b"\n\n\n\n\n\n\n\n\n", 0), End::At(9));
+    }
+
+    #[test]
+    fn a_fragment_names_nothing() {
+        for (sent, names) in [
+            ("/take/7#x", "/take/7"),
+            ("/a?b#c?d#e", "/a?b"),
+            ("http://a/b#", "http://a/b"),
+        ] {
+            let text = format!("POST {sent} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut seen = Vec::new();
+            request(text.as_bytes(), false, |head| {
+                seen.push(head.target.to_owned());
+                Verdict::Pass
+            })
+            .unwrap();
+            seen.extend(with_request(text.as_bytes(), |head| head.target.to_owned()));
+            assert_eq!(seen, [names, names]);
+        }
     }
 
     #[test]

@@ -129,6 +129,20 @@ pub(crate) const CASES: &[Case] = &[
         steps: &[Passes(http!("POST /take/1 HTTP/1.1", "Host: a b", "Content-Length: 0")), Answers(OK), GoesOn],
     },
     Case {
+        name: "fragment-passes",
+        section: "9112 3.2",
+        steps: &[Passes(http!("GET /a#b HTTP/1.1", "Host: raw.default.svc:8080")), Answers(OK), GoesOn],
+    },
+    Case {
+        name: "fragment-of-a-trigger",
+        section: "9112 3.2",
+        steps: &[
+            Sends(http!("POST /take/1#2 HTTP/1.1", "Host: raw.default.svc:8080", "Content-Length: 9"; "{\"a\":\"x\"}")),
+            Saga("x"),
+            GoesOn,
+        ],
+    },
+    Case {
         name: "absolute-form",
         section: "9112 3.2.2",
         steps: &[

@@ -82,6 +82,7 @@ const IMPURE: &[&str] = &[
     "clap_mangen",
     "criterion",
     "flate2",
+    "foldhash",
     "httpdate",
     "futures",
     "getrandom",

@@ -3,7 +3,7 @@
 
 use super::super::detect::is_token;
 use super::super::handler::{Head, Reply, Verdict};
-use super::super::head::FIELDS;
+use super::super::head::{FIELDS, without_fragment};
 use super::super::reply;
 use super::hpack::{Field, Fields, put};
 use bytes::Bytes;
@@ -207,7 +207,7 @@ pub(super) fn verdict(
     }
     inspect(Head {
         method: request.method,
-        target: request.path,
+        target: without_fragment(request.path),
         headers: headers.get(..count).unwrap_or_default(),
     })
 }

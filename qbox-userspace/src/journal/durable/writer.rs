@@ -105,7 +105,8 @@ impl Shared {
             let Some((for_how_many, took)) = self.write(state, pen) else {
                 return;
             };
-            gather = (for_how_many > 1).then(|| took.min(GATHER));
+            // Each sync takes processor time that those who come meanwhile need.
+            gather = (for_how_many > 1).then(|| (2 * took).min(GATHER));
         }
     }
 

@@ -175,7 +175,9 @@ fn journal(criterion: &mut Criterion) -> Result<()> {
         let mut first = 0;
         for events in all {
             let position = journal.append(id, first, &events)?;
-            let ends = matches!(events.last(), Some(Event::Ended { .. }));
+            let ends = events
+                .iter()
+                .any(|event| matches!(event, Event::Committed { .. }));
             if synced && (first == 0 || ends) {
                 runtime.block_on(journal.durable(position))?;
             }

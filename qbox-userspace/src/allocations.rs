@@ -5,7 +5,6 @@
 use libmimalloc_sys::{
     mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned,
 };
-
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +32,8 @@ pub struct Allocator;
 
 /// Whether a block is aligned so without a word: those of at least that many bytes are (mimalloc's `MI_MAX_ALIGN_SIZE`). To ask for it
 /// takes as long again as to allocate.
-fn is_aligned_anyhow(layout: Layout) -> bool {
-    layout.align() <= 16 && layout.align() <= layout.size()
+fn is_aligned_anyhow(size: usize, align: usize) -> bool {
+    align <= 16 && align <= size
 }
 
 fn one_more() {
@@ -56,7 +55,7 @@ unsafe impl GlobalAlloc for Allocator {
         one_more();
         // SAFETY: mimalloc takes any size, and any alignment that a layout can have.
         let block = unsafe {
-            match is_aligned_anyhow(layout) {
+            match is_aligned_anyhow(layout.size(), layout.align()) {
                 true => mi_malloc(layout.size()),
                 false => mi_malloc_aligned(layout.size(), layout.align()),
             }
@@ -68,7 +67,7 @@ unsafe impl GlobalAlloc for Allocator {
         one_more();
         // SAFETY: as above.
         let block = unsafe {
-            match is_aligned_anyhow(layout) {
+            match is_aligned_anyhow(layout.size(), layout.align()) {
                 true => mi_zalloc(layout.size()),
                 false => mi_zalloc_aligned(layout.size(), layout.align()),
             }
@@ -78,10 +77,10 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         one_more();
-        let (alone, grown) = (is_aligned_anyhow(layout), layout.align() <= size);
-        // SAFETY: the caller's word: the block is from here and not given back. The new one is aligned as above.
+        // SAFETY: the caller's word: the block is from here and not given back. One that stays where it is is aligned already, another as
+        // above.
         let block = unsafe {
-            match alone && grown {
+            match is_aligned_anyhow(size, layout.align()) {
                 true => mi_realloc(block.cast(), size),
                 false => mi_realloc_aligned(block.cast(), size, layout.align()),
             }

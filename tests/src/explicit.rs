@@ -25,6 +25,7 @@ pub struct ExplicitWorld {
     pub listen: String,
     services: Vec<Service>,
     folder: TempDir,
+    saga: String,
 }
 
 impl ExplicitWorld {
@@ -67,16 +68,17 @@ impl ExplicitWorld {
             listen,
             services,
             folder,
+            saga: saga.to_owned(),
         })
     }
 
-    /// Ends Qbox in good order, and starts another on the same journal, with the saga of `config/`.
+    /// Ends Qbox in good order, and starts another on the same journal.
     ///
     /// # Errors
     /// It doesn't end in time, or the other one doesn't start.
     pub fn restart(&mut self) -> Result<()> {
         self.qbox.stop(Signal::TERM)?;
-        self.qbox = start(&self.folder, &self.listen, &book_trip()?, &[])?;
+        self.qbox = start(&self.folder, &self.listen, &self.saga, &[])?;
         Ok(())
     }
 

@@ -55,4 +55,4 @@ pub use poll::{DEADLINE, wait_for};
 pub use qbox::{Qbox, Settings, binary, workspace};
 pub use script::Script;
 pub use service::{Act, Asked, Service};
-pub use world::{BOOK_TRIP, PORT, SERVICES, World};
+pub use world::{BOOK_TRIP, PORT, SERVICES, World, book_trip, book_trip_in_memory};

@@ -107,7 +107,7 @@ impl Qbox {
         let folder = node.folder().join("qbox");
         let capture = format!("[capture]\nmode = \"ebpf\"\ncgroup = {cgroup:?}\n");
         settings.write(&folder, &capture, &node.hosts())?;
-        let command = tied(node.command("setpriv"))?;
+        let command = tied(node.command("setpriv"), &[])?;
         Self::spawn(command, folder, &[])
     }
 
@@ -116,7 +116,7 @@ impl Qbox {
     /// # Errors
     /// The binary is missing, or it ends or isn't ready in time: then with its log.
     pub fn take_over(&self, node: &Node) -> Result<Self> {
-        let command = tied(node.command("setpriv"))?;
+        let command = tied(node.command("setpriv"), &[])?;
         Self::spawn(command, self.folder.clone(), &["--takeover"])?.when_ready()
     }
 
@@ -134,7 +134,7 @@ impl Qbox {
     /// # Errors
     /// The binary is missing.
     pub fn begin_to_roll_out(&self, node: &Node) -> Result<Self> {
-        let command = tied(node.command("setpriv"))?;
+        let command = tied(node.command("setpriv"), &[])?;
         Self::spawn(command, self.folder.clone(), &["--standby"])
     }
 
@@ -163,8 +163,7 @@ impl Qbox {
         let folder = folder.join("qbox");
         let capture = format!("[capture]\nmode = \"explicit\"\n[explicit]\nlisten = {listen:?}\n");
         settings.write(&folder, &capture, hosts)?;
-        let mut command = Command::new("setpriv");
-        command.args(TIED).args(by).arg(binary()?);
+        let command = tied(Command::new("setpriv"), by)?;
         Self::spawn(command, folder, &[])?.when_ready()
     }
 
@@ -346,12 +345,10 @@ impl Drop for Qbox {
     }
 }
 
-/// Words for setpriv(1), before those of Qbox: the kernel kills it when the thread that started it ends.
-const TIED: [&str; 3] = ["--pdeathsig", "KILL", "--"];
-
-/// Qbox by `setpriv`.
-fn tied(mut setpriv: Command) -> Result<Command> {
-    setpriv.args(TIED).arg(binary()?);
+/// Qbox by setpriv(1), and by another program if words for one are given: the kernel kills it when the thread that started it ends.
+fn tied(mut setpriv: Command, by: &[String]) -> Result<Command> {
+    setpriv.args(["--pdeathsig", "KILL", "--"]);
+    setpriv.args(by).arg(binary()?);
     Ok(setpriv)
 }
 

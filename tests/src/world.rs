@@ -123,7 +123,18 @@ impl World {
 }
 
 /// The text of the saga in `config/`.
-pub(crate) fn book_trip() -> Result<String> {
+///
+/// # Errors
+/// The file can't be read.
+pub fn book_trip() -> Result<String> {
     let path = workspace().join(BOOK_TRIP);
     fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))
+}
+
+/// The same with `durability = "none"`.
+///
+/// # Errors
+/// As [`book_trip`].
+pub fn book_trip_in_memory() -> Result<String> {
+    Ok(book_trip()?.replacen("order ", "durability = \"none\"\norder ", 1))
 }

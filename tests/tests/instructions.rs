@@ -6,7 +6,7 @@
 //! the commit why it is worth it.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{ExplicitWorld, workspace};
+use qbox_tests::{ExplicitWorld, book_trip, book_trip_in_memory};
 use rustix::process::Signal;
 use std::fs;
 use std::process::Command;
@@ -75,22 +75,17 @@ fn held(what: &str, saga: &str, method: &str, figure: f64) -> Result<()> {
     Ok(())
 }
 
-fn saga() -> Result<String> {
-    Ok(fs::read_to_string(workspace().join(qbox_tests::BOOK_TRIP))?)
-}
-
 #[test]
 fn a_saga_that_is_synced() -> Result<()> {
-    held("a synced saga", &saga()?, "POST", SYNCED)
+    held("a synced saga", &book_trip()?, "POST", SYNCED)
 }
 
 #[test]
 fn a_saga_that_is_kept_in_memory() -> Result<()> {
-    let text = saga()?.replacen("order ", "durability = \"none\"\norder ", 1);
-    held("an unsynced saga", &text, "POST", UNSYNCED)
+    held("an unsynced saga", &book_trip_in_memory()?, "POST", UNSYNCED)
 }
 
 #[test]
 fn a_request_that_passes() -> Result<()> {
-    held("a request that passes", &saga()?, "GET", PASSED)
+    held("a request that passes", &book_trip()?, "GET", PASSED)
 }

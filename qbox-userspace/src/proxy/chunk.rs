@@ -2,7 +2,7 @@
 //! for the end of a body another must not take for its middle: CRLF alone ends a line, sizes are bare hex digits,
 //! extensions and trailers are bounded. Pure; its error means that the bytes are no chunked body.
 
-use super::detect::is_token;
+use crate::upstream::is_token;
 
 /// Hex digits of a chunk's size: up to 2^60 - 1 bytes.
 const DIGITS: u8 = 15;

@@ -3,6 +3,7 @@
 //! for HTTP would be broken. Pure; no errors.
 
 use super::http2::PREFACE;
+use crate::upstream::is_token;
 use memchr::memchr;
 
 /// The longest method that we take for one: registered ones have up to 17 bytes (`UPDATEREDIRECTREF`).
@@ -60,11 +61,6 @@ pub(super) fn detect(bytes: &[u8]) -> Detected {
         true if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => Detected::Http1,
         true => Detected::Foreign,
     }
-}
-
-/// A `tchar` (RFC 9110, 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Leading line ends, taken off.

@@ -1,8 +1,8 @@
 //! Answers that Qbox writes itself: a handler's reply, and the proxy's own problems. Adds the framing and `Date`;
 //! lets no field through that would break either. No errors: a field that can't be sent is left out and logged.
 
-use super::detect::is_token;
 use super::handler::Reply;
+use crate::upstream::is_token;
 use http::StatusCode;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

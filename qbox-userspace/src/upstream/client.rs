@@ -12,6 +12,7 @@ use super::resolve::{Hosts, resolve};
 use super::services::{Known, Services};
 use super::target::Target;
 use super::tls::Tls;
+use super::token::is_token;
 use super::wire::Wire;
 use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -411,7 +412,7 @@ fn prepare(
     target: &Target<'_>,
     credentials: &[(String, Bytes)],
 ) -> Result<Prepared, &'static str> {
-    if !is_token(call.method) {
+    if !is_a_token(call.method) {
         return Err("the method is no token");
     }
     let mut head = BytesMut::with_capacity(256 + call.headers.len() * 64);
@@ -435,7 +436,7 @@ fn prepare(
         if is_framing(name) || name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("expect") {
             continue;
         }
-        if !is_token(name) {
+        if !is_a_token(name) {
             return Err("a header's name is no token");
         }
         if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
@@ -459,24 +460,8 @@ fn prepare(
     })
 }
 
-/// Which bytes may stand in a token (RFC 9110, 5.6.2): each name of each message is looked at.
-const TOKEN: [bool; 256] = {
-    let mut fits = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        fits[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut others = b"!#$%&'*+-.^_`|~".as_slice();
-    while let [byte, rest @ ..] = others {
-        fits[*byte as usize] = true;
-        others = rest;
-    }
-    fits
-};
-
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| TOKEN[usize::from(byte)])
+fn is_a_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_token)
 }
 
 #[cfg(test)]

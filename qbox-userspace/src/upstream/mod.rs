@@ -23,6 +23,7 @@ mod target;
 mod tls;
 #[cfg(test)]
 mod tls_tests;
+mod token;
 mod wire;
 
 pub use circuit::Breaker;
@@ -32,3 +33,4 @@ pub use gate::{OpenCircuit, Stats};
 pub use linger::Late;
 pub use resolve::{Hosts, resolve};
 pub use services::{ServiceError, Services};
+pub(crate) use token::is_token;

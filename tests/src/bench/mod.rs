@@ -46,7 +46,7 @@ pub use taken::take;
 pub use telemetry::telemetry;
 pub use worker::Worker;
 
-use crate::{BOOK_TRIP, Settings, workspace};
+use crate::Settings;
 use anyhow::Result;
 use std::fs;
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub struct Options {
 
 /// The trip's saga.
 fn book_trip() -> Result<Settings> {
-    Ok(Settings::saga(fs::read_to_string(workspace().join(BOOK_TRIP))?))
+    Ok(Settings::saga(crate::book_trip()?))
 }
 
 /// How many a process has.

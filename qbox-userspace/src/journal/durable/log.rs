@@ -20,7 +20,6 @@
 
 use super::OpenError;
 use super::record::Record;
-use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -254,8 +253,10 @@ impl Segment {
     /// The file, for what goes past the page cache; nothing where the file system doesn't know how, which some say only when they are
     /// written to.
     fn direct(path: &Path) -> io::Result<Option<File>> {
-        let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
-        let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
+        let opened = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(path);
         // No frame that anyone needs is in it.
         let tried = opened.and_then(|file| {
             let room = [0; 2 * PAGE];

@@ -1,11 +1,11 @@
 //! A request's fields: are they a request (RFC 9113, 8.2 and 8.3), what is it, and how the [`Handler`](crate::proxy::Handler) sees it; and the
 //! fields of an answer. Pure; a request that is none is [`Malformed`].
 
-use super::super::detect::is_token;
 use super::super::handler::{Head, Reply, Verdict};
 use super::super::head::{FIELDS, without_fragment};
 use super::super::reply;
 use super::hpack::{Field, Fields, put};
+use crate::upstream::is_token;
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header};
 use std::str;
@@ -104,7 +104,7 @@ pub(super) fn request(fields: &Fields) -> Result<Request<'_>, Malformed> {
     }
     Ok(Request {
         method,
-        path: path.unwrap_or_default(),
+        path: without_fragment(path.unwrap_or_default()),
         authority,
         plain: method != "CONNECT"
             && protocol.is_none()
@@ -207,7 +207,7 @@ pub(super) fn verdict(
     }
     inspect(Head {
         method: request.method,
-        target: without_fragment(request.path),
+        target: request.path,
         headers: headers.get(..count).unwrap_or_default(),
     })
 }

@@ -2,7 +2,6 @@
 
 use super::super::Listener;
 use super::super::handler::{Handled, Reply as Answer, Taken};
-use super::super::head::without_fragment;
 use super::super::reply::problem;
 use super::frame::{self, Code, USUAL, flag, kind};
 use super::head;
@@ -182,7 +181,7 @@ impl Relay<'_> {
                 id,
                 Taken {
                     method: request.method.to_owned(),
-                    target: without_fragment(request.path).to_owned(),
+                    target: request.path.to_owned(),
                     headers: head::taken_fields(&request, &fields),
                     body: body.clone(),
                     via: whither.via.clone(),

@@ -7,6 +7,7 @@
 //!   none from a certain one on, and then Qbox has answered with 4xx or 501, or has broken the connection;
 //! - no request is taken that hyper would not have read as one: not out of a body, and not from the middle of a head.
 
+use super::http2::PREFACE;
 use crate::Target;
 use crate::wire::{self, Rig, Tap};
 use bytes::Bytes;
@@ -32,8 +33,6 @@ pub(crate) const TARGET: Target = Target {
 
 /// No input keeps a connection longer.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// What a client that speaks HTTP/2 begins with (RFC 9113, 3.4).
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The longest body that is taken.
 const MAX_BODY: usize = 1 << 16;
 
@@ -230,7 +229,7 @@ fn judge(bytes: &[u8], through: &Through, straight: &[Request], own_end: bool) {
             .iter()
             .any(|begin| holds(got, begin));
     // Of a frame of HTTP/2 one bit means nothing, and is sent unset (RFC 9113, 4.1); what else may differ `http2` knows.
-    if taken.is_empty() && !bytes.starts_with(HTTP2) {
+    if taken.is_empty() && !bytes.starts_with(PREFACE) {
         assert!(
             bytes.starts_with(seen),
             "other bytes reached the service: {}",

@@ -32,7 +32,8 @@ pub(crate) const TARGET: Target = Target {
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long answers are waited for where it is not certain that there will be any.
 const STALL: Duration = Duration::from_millis(20);
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client that speaks HTTP/2 begins with (RFC 9113, 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests of one input.
 const MOST: usize = 12;
 

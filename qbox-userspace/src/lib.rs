@@ -7,7 +7,7 @@
 //! gateway → { proxy, runner, observe }      admin → { runner, observe }      observe → plan
 //! runner → { journal, saga, upstream, telemetry, keys }    telemetry → upstream    journal → saga (events only)    saga → std, serde
 //! proxy → { intercept, upstream }         intercept → qbox-common      kubernetes → { intercept (its policy), config }
-//! netns, keys, durations, causes, allocations: leaves      config → keys (and fills saga's plan)
+//! netns, keys, durations, causes, allocations, workers: leaves      config → keys (and fills saga's plan)
 //! plan, import → saga, config
 //! sim → saga, config, journal: tests alone
 //! ```
@@ -35,3 +35,4 @@ pub mod saga;
 mod sim;
 pub mod telemetry;
 pub mod upstream;
+pub mod workers;

@@ -11,6 +11,7 @@ use crate::intercept::{
 use crate::proxy::Proxy;
 use crate::saga::Plan;
 use crate::upstream::{MARK, Via};
+use crate::workers::Spread;
 use anyhow::{Context, bail};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,6 +21,13 @@ use std::sync::{Arc, Weak};
 
 /// Ports that are tried for one Qbox beside another, from the configured one on.
 const PORTS: u16 = 4;
+
+/// Who serves what comes in, and on which worker thread.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) proxy: Proxy<Gateway>,
+    pub(super) spread: Spread,
+}
 
 /// The way in; dropped, it leaves nothing behind.
 pub(super) enum Entrance {
@@ -50,13 +58,13 @@ impl Entrance {
         config: &Config,
         enrolment: &Enrolment,
         plans: &[Arc<Plan>],
-        proxy: Proxy<Gateway>,
+        service: Service,
     ) -> anyhow::Result<Self> {
         match config.capture.mode {
             CaptureMode::Ebpf => {
-                Self::captured(&config.capture, config.capture.port, enrolment, plans, proxy)
+                Self::captured(&config.capture, config.capture.port, enrolment, plans, service)
             }
-            CaptureMode::Explicit => Self::explicit(config.explicit.listen, proxy),
+            CaptureMode::Explicit => Self::explicit(config.explicit.listen, service),
         }
     }
 
@@ -70,7 +78,7 @@ impl Entrance {
         config: &Config,
         enrolment: &Enrolment,
         plans: &[Arc<Plan>],
-        proxy: &Proxy<Gateway>,
+        service: &Service,
     ) -> anyhow::Result<Self> {
         let (CaptureMode::Ebpf, Some(taken)) = (config.capture.mode, taken) else {
             bail!("explicit mode is not handed over: stop the running Qbox first");
@@ -79,7 +87,7 @@ impl Entrance {
         // One before the last may still have connections to end.
         let ports = (0..PORTS).filter_map(|number| configured.checked_add(number));
         for port in ports.filter(|port| *port != taken) {
-            let entrance = Self::captured(&config.capture, port, enrolment, plans, proxy.clone())?;
+            let entrance = Self::captured(&config.capture, port, enrolment, plans, service.clone())?;
             match &entrance {
                 Self::Captured { capture, .. } if capture.is_port_taken() => {}
                 Self::Captured { .. } | Self::Explicit { .. } => return Ok(entrance),
@@ -108,8 +116,9 @@ impl Entrance {
         port: u16,
         enrolment: &Enrolment,
         plans: &[Arc<Plan>],
-        proxy: Proxy<Gateway>,
+        service: Service,
     ) -> anyhow::Result<Self> {
+        let Service { proxy, spread } = service;
         let leaving = proxy.clone();
         let settings = intercept::Settings {
             left: Arc::new(move || leaving.look()),
@@ -130,7 +139,9 @@ impl Entrance {
                 pod,
             } = accepted;
             let (via, left) = (Via::Pod(pod.netns.clone()), Arc::clone(&pod.left));
-            tokio::spawn(async move { proxy.serve_captured(stream, peer, destination, via, left).await });
+            spread.give(stream, move |stream| async move {
+                proxy.serve_captured(stream, peer, destination, via, left).await;
+            });
         });
         let capture = Capture::start(&settings, sink)?;
         let plans = || plans.iter().map(|plan| &**plan);
@@ -149,7 +160,8 @@ impl Entrance {
         })
     }
 
-    fn explicit(address: SocketAddr, proxy: Proxy<Gateway>) -> anyhow::Result<Self> {
+    fn explicit(address: SocketAddr, service: Service) -> anyhow::Result<Self> {
+        let Service { proxy, spread } = service;
         let sink = Arc::new(move |accepted: ExplicitAccepted| {
             let proxy = proxy.clone();
             let ExplicitAccepted {
@@ -157,7 +169,9 @@ impl Entrance {
                 peer,
                 listens,
             } = accepted;
-            tokio::spawn(async move { proxy.serve_explicit(stream, peer, listens).await });
+            spread.give(stream, move |stream| async move {
+                proxy.serve_explicit(stream, peer, listens).await;
+            });
         });
         let listener = explicit::listen(address, sink)
             .with_context(|| format!("can't listen on {address} (`listen` of [explicit])"))?;

@@ -27,9 +27,10 @@ use crate::proxy::Proxy;
 use crate::runner::{self, Filter, Recovered, Runner, State, Triggers};
 use crate::saga::{Durability, Plan};
 use crate::upstream::Services;
+use crate::workers::{self, Spread, Workers};
 use anyhow::Context;
 use enrolment::Enrolment;
-use entrance::Entrance;
+use entrance::{Entrance, Service};
 use parts::{hosts, journal, keys, proxy_settings, runner, upstream};
 use reload::Reloader;
 use signals::Signals;
@@ -37,6 +38,7 @@ use standby::{Succession, Successor};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -73,26 +75,22 @@ pub use clean::clean;
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let files = read(options)?;
     let level = Arc::new(logs::start(&files.0.log)?);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    // Tokio's own variable says another number.
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        runtime.worker_threads(workers());
-    }
-    let runtime = runtime
-        .enable_all()
-        .thread_name("qbox")
-        .build()
-        .context("can't start the worker threads")?;
-    let ended = runtime.block_on(turns(options, files, &level));
+    let workers = Workers::start(worker_threads()?).context("can't start the worker threads")?;
+    let ended = workers.block_on(turns(options, files, &level, &workers.spread()));
     // After an orderly end nothing is left; after a second signal nobody waits for what is.
-    runtime.shutdown_timeout(LAST_MOMENT);
-    ended
+    workers.stop(LAST_MOMENT);
+    ended.context("there is no worker thread: a bug")?
 }
 
-/// One thread for each two processors that Qbox may have (its cgroup's limit counts): the others are the pods', and threads that share
-/// the work wake each other for each part of it, which on two processors is up to half of what a saga costs (docs/performance.md).
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2))
+/// How many: as tokio's own variable says, if it says.
+fn worker_threads() -> anyhow::Result<usize> {
+    const NAME: &str = "TOKIO_WORKER_THREADS";
+    let Some(said) = std::env::var_os(NAME) else {
+        return Ok(workers::default_count());
+    };
+    let number = said.to_str().and_then(|said| said.parse::<NonZeroU16>().ok());
+    let number = number.with_context(|| format!("{NAME} is {}: a number from 1 on is needed", said.display()))?;
+    Ok(number.get().into())
 }
 
 /// The files, if they are fit to run; what they are warned of is drawn.
@@ -119,6 +117,7 @@ async fn turns(
     options: &Options,
     files: (Config, Vec<LoadedSaga>),
     level: &Arc<logs::Level>,
+    spread: &Spread,
 ) -> anyhow::Result<()> {
     // First of all, so that no signal ends a Qbox that is half there.
     let mut signals = Signals::new()?;
@@ -126,7 +125,7 @@ async fn turns(
     let mut has_run = false;
     loop {
         let (mut ours, mut successor) = (false, Successor::default());
-        match serve(options, &config, sagas, Arc::clone(level), &mut signals).await {
+        match serve(options, &config, sagas, Arc::clone(level), spread, &mut signals).await {
             Ok(Ended::HandedOver { ours: again, to }) if options.standby => {
                 (has_run, ours, successor) = (true, again, to);
             }
@@ -161,6 +160,7 @@ async fn serve(
     config: &Config,
     sagas: Vec<LoadedSaga>,
     level: Arc<logs::Level>,
+    spread: &Spread,
     signals: &mut Signals,
 ) -> anyhow::Result<Ended> {
     if sagas.is_empty() {
@@ -169,7 +169,7 @@ async fn serve(
     let hosts = hosts(config)?;
     let coming = Arc::new(Coming::default());
     let services = Arc::new(Services::load(&config.upstream.services)?);
-    let upstream = upstream(config, hosts.clone());
+    let upstream = upstream(config, hosts.clone(), spread.workers());
     upstream.know(Arc::clone(&services));
     let spans = spans::start(config, &hosts, &services);
     let runner = runner(
@@ -227,9 +227,13 @@ async fn serve(
         proxy_settings(config, start.address(config)),
         hosts,
     );
+    let service = Service {
+        proxy: proxy.clone(),
+        spread: spread.clone(),
+    };
     let mut entrance = match &start {
-        Start::Alone(_) => Entrance::open(config, &enrolment, &plans, proxy.clone())?,
-        Start::After(before) => Entrance::open_beside(before.port, config, &enrolment, &plans, &proxy)?,
+        Start::Alone(_) => Entrance::open(config, &enrolment, &plans, service)?,
+        Start::After(before) => Entrance::open_beside(before.port, config, &enrolment, &plans, &service)?,
     };
     let reloader = Arc::new(Reloader::new(
         options.clone(),

@@ -76,10 +76,11 @@ pub(super) fn keys(config: &Config) -> anyhow::Result<Keys> {
     }
 }
 
-pub(super) fn upstream(config: &Config, hosts: Hosts) -> Upstream {
+pub(super) fn upstream(config: &Config, hosts: Hosts, workers: usize) -> Upstream {
     let limits = &config.limits;
     Upstream::new(upstream::Settings {
         hosts,
+        workers,
         max_idle_per_upstream: limits.upstream_connections,
         idle_timeout: config.upstream.idle_timeout,
         connect_timeout: config.upstream.connect_timeout,

@@ -29,7 +29,9 @@ use tokio::time::{Instant, timeout_at};
 pub struct Settings {
     /// Names that are looked up here before the system's resolver is asked.
     pub hosts: Hosts,
-    /// Idle connections kept per service.
+    /// The worker threads that call: each keeps idle connections of its own.
+    pub workers: usize,
+    /// Idle connections kept per service, shared out among the workers.
     pub max_idle_per_upstream: usize,
     /// Idle connections kept in all.
     pub max_idle: usize,
@@ -56,6 +58,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             hosts: Hosts::default(),
+            workers: 1,
             max_idle_per_upstream: 32,
             max_idle: 512,
             idle_timeout: Duration::from_secs(4),
@@ -147,11 +150,12 @@ impl Upstream {
     /// A client with no connection yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let pool = Pool::new(Bounds {
+        let bounds = Bounds {
             per_key: settings.max_idle_per_upstream,
             total: settings.max_idle,
             idle: settings.idle_timeout,
-        });
+        };
+        let pool = Pool::new(bounds, settings.workers);
         let gate = Gate::new(gate::Bounds {
             per_key: settings.max_calls_per_upstream,
             total: settings.max_calls,

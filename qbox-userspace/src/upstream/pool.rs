@@ -3,8 +3,10 @@
 
 use super::dial::Via;
 use super::wire::Wire;
+use crate::workers;
 use foldhash::HashMap;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,7 +43,7 @@ impl Key {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Idle connections per key.
+    /// Idle connections per key, shared out among the worker threads.
     pub(super) per_key: usize,
     /// Idle connections in all.
     pub(super) total: usize,
@@ -49,16 +51,18 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
+/// A part for each worker thread, which none of the others takes from: a connection's readiness is told by the reactor of the
+/// worker that made it.
 #[derive(Debug)]
 pub(super) struct Pool {
     bounds: Bounds,
-    state: Mutex<State>,
+    parts: Box<[Mutex<Part>]>,
+    total: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Part {
     idle: HashMap<Key, VecDeque<Idle>>,
-    total: usize,
     sweeping: bool,
 }
 
@@ -69,25 +73,33 @@ struct Idle {
 }
 
 impl Pool {
-    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+    /// For so many worker threads.
+    pub(super) fn new(bounds: Bounds, workers: usize) -> Arc<Self> {
+        let workers = workers.max(1);
         Arc::new(Self {
-            bounds,
-            state: Mutex::default(),
+            bounds: Bounds {
+                per_key: bounds.per_key.div_ceil(workers),
+                ..bounds
+            },
+            parts: (0..workers).map(|_| Mutex::default()).collect(),
+            total: AtomicUsize::new(0),
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// This thread's.
+    fn part(&self, number: usize) -> Option<MutexGuard<'_, Part>> {
+        let part = self.parts.get(number).or(self.parts.first())?;
         // Nothing under this lock can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(part.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The youngest connection that is still good.
     pub(super) fn take(&self, key: &Key) -> Option<Wire> {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut part = self.part(workers::current())?;
         loop {
-            let mut idle = state.idle.get_mut(key)?.pop_back()?;
-            state.total -= 1;
+            let mut idle = part.idle.get_mut(key)?.pop_back()?;
+            self.total.fetch_sub(1, Ordering::Relaxed);
             if idle.until > now && idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
@@ -102,57 +114,57 @@ impl Pool {
         if keep.is_zero() || self.bounds.per_key == 0 || !stream.is_quiet() {
             return;
         }
-        let mut state = self.state();
-        let State {
-            idle,
-            total,
-            sweeping,
-        } = &mut *state;
-        let queue = idle.entry(key).or_default();
-        if queue.len() >= self.bounds.per_key && queue.pop_front().is_some() {
-            *total -= 1;
-        }
-        if *total >= self.bounds.total {
+        let number = workers::current();
+        let Some(mut part) = self.part(number) else {
+            return;
+        };
+        let queue = part.idle.entry(key).or_default();
+        let replaced = queue.len() >= self.bounds.per_key && queue.pop_front().is_some();
+        // Others may take the last place at the same time: then both have looked in vain.
+        if !replaced && self.total.fetch_add(1, Ordering::Relaxed) >= self.bounds.total {
+            self.total.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        *total += 1;
         queue.push_back(Idle {
             stream,
             until: Instant::now() + keep,
         });
-        if !*sweeping {
-            *sweeping = true;
-            tokio::spawn(sweep(Arc::downgrade(self), self.bounds.idle));
+        if !part.sweeping {
+            part.sweeping = true;
+            tokio::spawn(sweep(Arc::downgrade(self), number, self.bounds.idle));
         }
     }
 
-    /// Closes what has been idle too long; says whether anything is left.
-    fn expire(&self) -> bool {
+    /// Closes what has been idle too long in a part; says whether anything is left.
+    fn expire(&self, number: usize) -> bool {
         let now = Instant::now();
-        let mut state = self.state();
-        let mut total = 0;
-        state.idle.retain(|_, queue| {
+        let Some(mut part) = self.part(number) else {
+            return false;
+        };
+        let (mut before, mut after) = (0, 0);
+        part.idle.retain(|_, queue| {
+            before += queue.len();
             queue.retain(|i| i.until > now);
-            total += queue.len();
+            after += queue.len();
             !queue.is_empty()
         });
-        state.total = total;
-        state.sweeping = total > 0;
-        total > 0
+        self.total.fetch_sub(before - after, Ordering::Relaxed);
+        part.sweeping = after > 0;
+        after > 0
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.state().total
+        self.total.load(Ordering::Relaxed)
     }
 }
 
 /// Runs while anything is idle, so that no dead pod's namespace is held by a connection that nobody takes.
-async fn sweep(pool: Weak<Pool>, every: Duration) {
+async fn sweep(pool: Weak<Pool>, number: usize, every: Duration) {
     loop {
         tokio::time::sleep(every.max(Duration::from_millis(10))).await;
         match pool.upgrade() {
-            Some(pool) if pool.expire() => {}
+            Some(pool) if pool.expire(number) => {}
             _ => return,
         }
     }

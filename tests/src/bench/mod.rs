@@ -40,7 +40,7 @@ pub use pods::{connects, pods, stays};
 pub use record::Record;
 pub(crate) use record::{Chart, Goal, Series};
 pub(crate) use sagas::Found;
-pub use sagas::sagas;
+pub use sagas::{Press, press, sagas};
 pub use spread::median;
 pub use taken::take;
 pub use telemetry::telemetry;

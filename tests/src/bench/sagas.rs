@@ -10,7 +10,7 @@ use super::report::Report;
 use super::shape::Shape;
 use super::stage::{Setup, Stage, System};
 use crate::node::require_root;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
 /// How long a measurement takes in the round that is for caches and connections.
@@ -64,6 +64,53 @@ pub fn sagas(options: &Options) -> Result<()> {
         }
     }
     report.publish(options)
+}
+
+/// What is pressed on: to look at one topology with perf(1), or to compare two builds.
+#[derive(Debug)]
+pub struct Press {
+    /// `CALLS-EACH`, as `2-1` for "1 to 2, each to 1".
+    pub shape: String,
+    /// `hop`, `disk` or `none`.
+    pub way: String,
+    /// How requests come.
+    pub kind: Kind,
+    /// For how long, five times.
+    pub span: Duration,
+}
+
+/// Loads one system in one topology and prints what it does; docs/performance.md is left alone.
+///
+/// # Errors
+/// No root, there is no such topology or system, or something fails or is answered wrongly.
+pub fn press(press: &Press) -> Result<()> {
+    require_root()?;
+    let shape = Shape::from_key(&press.shape)?;
+    let system = System::ALL.into_iter().find(|system| system.way() == press.way);
+    let system = system.context("a system is hop, disk or none")?;
+    let stage = Stage::set(&Setup {
+        shapes: vec![shape],
+        ..Setup::default()
+    })?;
+    let target = system.target(shape);
+    stage.load(&target, press.kind, FIRST)?;
+    for _ in 0..5 {
+        let before = stage.counts(system)?;
+        let load = stage.load(&target, press.kind, press.span)?;
+        let after = stage.counts(system)?;
+        let each = |count: f64| count / load.count as f64;
+        println!(
+            "{shape}, {}: p50 {:.2} ms, p99 {:.2} ms, {:.0}/s, CPU {:.0} µs, services {:.0} µs, syncs {:.2}",
+            system.name(),
+            load.p50,
+            load.p99,
+            load.rate,
+            each(after.cpu - before.cpu),
+            each(after.services - before.services),
+            each(after.syncs - before.syncs),
+        );
+    }
+    Ok(())
 }
 
 fn measure(stage: &Stage, system: System, shape: Shape, span: Duration) -> Result<Found> {

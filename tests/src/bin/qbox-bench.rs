@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use qbox_tests::bench::{self, Hold, Kind, Middle, Options};
+use qbox_tests::bench::{self, Hold, Kind, Middle, Options, Press};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +20,18 @@ struct Cli {
 enum What {
     /// Sagas against a stateless hop.
     Sagas(Measured<5, 3>),
+    /// One system in one topology, to look at with perf: prints what it does five times, and leaves the page alone.
+    Press {
+        /// CALLS-EACH, as 2-1.
+        shape: String,
+        /// hop (the bound), disk (synced) or none (unsynced).
+        way: String,
+        /// open: so many a second; closed: so many clients.
+        kind: How,
+        number: u32,
+        #[arg(long, default_value_t = 2)]
+        seconds: u64,
+    },
     /// Sagas with spans and scrapes against the same without.
     Telemetry(Measured<9, 4>),
     /// Sagas among many in flight, of many steps, among many definitions.
@@ -154,6 +166,15 @@ enum How {
     Closed,
 }
 
+impl How {
+    fn of(self, number: u32) -> Kind {
+        match self {
+            Self::Open => Kind::Open { per_second: number },
+            Self::Closed => Kind::Closed { clients: number },
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().what) {
         Ok(()) => ExitCode::SUCCESS,
@@ -167,6 +188,18 @@ fn main() -> ExitCode {
 fn run(what: What) -> Result<()> {
     match what {
         What::Sagas(measured) => bench::sagas(&measured.into()),
+        What::Press {
+            shape,
+            way,
+            kind,
+            number,
+            seconds,
+        } => bench::press(&Press {
+            shape,
+            way,
+            kind: kind.of(number),
+            span: Duration::from_secs(seconds),
+        }),
         What::Telemetry(measured) => bench::telemetry(&measured.into()),
         What::Growth(measured) => bench::growth(&measured.into()),
         What::Memory(measured) => bench::memory(&measured.into()),
@@ -201,11 +234,8 @@ fn run(what: What) -> Result<()> {
             number,
             milliseconds,
         } => {
-            let kind = match kind {
-                How::Open => Kind::Open { per_second: number },
-                How::Closed => Kind::Closed { clients: number },
-            };
-            let load = bench::load(address, (&host, &path), kind, Duration::from_millis(milliseconds))?;
+            let span = Duration::from_millis(milliseconds);
+            let load = bench::load(address, (&host, &path), kind.of(number), span)?;
             println!("{}", load.to_line());
             Ok(())
         }

@@ -5,7 +5,7 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     ("main", &["app", "cli", "allocations"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
@@ -51,7 +51,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("intercept", &["netns", "config", "causes"]),
     // It says what interception asks: its policy.
     ("kubernetes", &["intercept", "netns", "config", "causes"]),
-    ("upstream", &["netns", "config"]),
+    ("upstream", &["netns", "config", "workers"]),
     ("observe", &["plan", "config", "saga"]),
     ("plan", &["config", "saga"]),
     ("import", &["config", "saga", "plan"]),
@@ -62,6 +62,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("durations", &[]),
     ("causes", &[]),
     ("allocations", &[]),
+    ("workers", &[]),
     // Tests alone.
     ("sim", &["saga", "config", "journal"]),
 ];

@@ -141,11 +141,7 @@ fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, statuses: &[u16], now: Time
         request: Request {
             method: "POST".to_owned(),
             url: "http://trips.default.svc/trips/7".to_owned(),
-            headers: Headers(
-                headers
-                    .map(|(name, value)| (name.to_owned(), value.into()))
-                    .to_vec(),
-            ),
+            headers: Headers(headers.map(|(name, value)| (name.into(), value.into())).to_vec()),
             body: r#"{"guest":"Ada","nights":3,"car":"small"}"#.into(),
         },
         path: vec![("id".to_owned(), "7".to_owned())],
@@ -161,7 +157,7 @@ fn run(id: SagaId, plan: &Arc<Plan>, hash: PlanHash, statuses: &[u16], now: Time
             if let Command::Call(call) = command {
                 let end = AttemptEnd::Answered(Response {
                     status,
-                    headers: Headers(vec![("Content-Type".to_owned(), "application/json".into())]),
+                    headers: Headers(vec![("Content-Type".into(), "application/json".into())]),
                     body: r#"{"booked":true,"reference":"A7-31337"}"#.into(),
                     truncated: false,
                 });

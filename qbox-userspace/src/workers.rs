@@ -109,9 +109,8 @@ impl Spread {
     {
         let here = current();
         let all = self.0.iter().enumerate();
-        let fewest = all.min_by_key(|(number, worker)| {
-            (worker.connections.load(Ordering::Relaxed), *number != here)
-        });
+        let fewest =
+            all.min_by_key(|(number, worker)| (worker.connections.load(Ordering::Relaxed), *number != here));
         let Some((number, worker)) = fewest else {
             return;
         };
@@ -183,9 +182,7 @@ mod tests {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let mut clients = Vec::new();
                 for _ in 0..6 {
-                    let mut client = TcpStream::connect(listener.local_addr().unwrap())
-                        .await
-                        .unwrap();
+                    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
                     let (stream, _) = listener.accept().await.unwrap();
                     let say = say.clone();
                     spread.give(stream, move |mut stream| async move {

@@ -89,7 +89,8 @@ fn worker_threads() -> anyhow::Result<usize> {
         return Ok(workers::default_count());
     };
     let number = said.to_str().and_then(|said| said.parse::<NonZeroU16>().ok());
-    let number = number.with_context(|| format!("{NAME} is {}: a number from 1 on is needed", said.display()))?;
+    let number =
+        number.with_context(|| format!("{NAME} is {}: a number from 1 on is needed", said.display()))?;
     Ok(number.get().into())
 }
 

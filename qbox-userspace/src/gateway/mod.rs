@@ -15,6 +15,7 @@ use crate::runner::{Found, Runner, SagaHandle, Triggers};
 use crate::saga::{self, Mode, Plan, PlanHash, Request, RequestHead};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use smol_str::SmolStr;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -143,7 +144,9 @@ impl Gateway {
         };
         // A step's answer that is passed on may bring the id of a saga of its own; the caller's is this one.
         reply.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(ID));
-        reply.headers.push((ID.to_owned(), Bytes::from(id.to_string())));
+        reply
+            .headers
+            .push((SmolStr::new_static(ID), Bytes::from(id.to_string())));
         reply
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn refused(refused: &Refused) -> Reply {
     if status == 503 && *refused != Refused::Unfinished {
         reply
             .headers
-            .push(("Retry-After".to_owned(), Bytes::from_static(b"1")));
+            .push(("Retry-After".into(), Bytes::from_static(b"1")));
     }
     reply
 }

@@ -87,7 +87,7 @@ async fn ask(gateway: &Gateway, asked: &Asked<'_>) -> Option<Reply> {
         method: asked.method.to_owned(),
         target: asked.target.to_owned(),
         headers: headers
-            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec().into()))
+            .map(|(name, value)| ((*name).into(), value.as_bytes().to_vec().into()))
             .collect(),
         body: asked.body.into(),
         via: Via::Node,

@@ -32,6 +32,15 @@ impl Journal for Coming {
         self.journal()?.append(saga, first, events)
     }
 
+    fn append_shared(
+        &self,
+        saga: SagaId,
+        first: u64,
+        events: &Arc<Vec<Event>>,
+    ) -> Result<Position, JournalError> {
+        self.journal()?.append_shared(saga, first, events)
+    }
+
     fn durable(&self, position: Position) -> Pending<'_, Result<(), JournalError>> {
         match self.journal() {
             Ok(journal) => journal.durable(position),

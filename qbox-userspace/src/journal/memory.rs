@@ -4,6 +4,7 @@ use super::{History, Journal, JournalError, Outline, Page, Pending, Place, Posit
 use crate::saga::{AttemptEnd, Event, Headers, Plan, PlanHash, SagaId};
 use foldhash::HashMap;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,15 +54,21 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Kept {
-    events: Vec<Event>,
+    /// As they were appended, and how many they are.
+    appended: Vec<Arc<Vec<Event>>>,
+    count: u64,
     bytes: usize,
     ended: Option<Outline>,
 }
 
 impl Kept {
+    fn events(&self) -> impl Iterator<Item = &Event> {
+        self.appended.iter().flat_map(|events| events.iter())
+    }
+
     /// How it ended, and under which plan it ran.
     fn ended(&self) -> Option<(&Outline, PlanHash)> {
-        let Some(Event::Began { plan, .. }) = self.events.first() else {
+        let Some(Event::Began { plan, .. }) = self.events().next() else {
             return None;
         };
         Some((self.ended.as_ref()?, *plan))
@@ -113,23 +120,39 @@ impl State {
 
 impl Journal for Memory {
     fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError> {
-        let mut state = self.state();
-        let have = state.sagas.get(&saga).map_or(0, |k| k.events.len() as u64);
-        let ended = state.sagas.get(&saga).is_some_and(|k| k.ended.is_some());
-        if have != first || ended {
-            return Err(JournalError::Order { saga, first, have });
-        }
-        if first == 0 {
-            state.evict(&self.retention, Instant::now());
-            if state.open >= self.retention.open {
+        self.append_shared(saga, first, &Arc::new(events.to_vec()))
+    }
+
+    fn append_shared(
+        &self,
+        saga: SagaId,
+        first: u64,
+        events: &Arc<Vec<Event>>,
+    ) -> Result<Position, JournalError> {
+        let count = events.len() as u64;
+        let bytes: usize = events.iter().map(weight).sum();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let kept = match state.sagas.entry(saga) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            // The oldest go when one ends.
+            Entry::Vacant(_) if first == 0 && state.open >= self.retention.open => {
                 return Err(JournalError::Full);
             }
-            state.open += 1;
+            Entry::Vacant(free) if first == 0 => {
+                state.open += 1;
+                free.insert(Kept::default())
+            }
+            Entry::Vacant(_) => return Err(JournalError::Order { saga, first, have: 0 }),
+        };
+        let have = kept.count;
+        if have != first || kept.ended.is_some() {
+            return Err(JournalError::Order { saga, first, have });
         }
-        let kept = state.sagas.entry(saga).or_default();
-        kept.bytes += events.iter().map(weight).sum::<usize>();
-        kept.events.extend_from_slice(events);
-        state.next += events.len() as u64;
+        kept.bytes += bytes;
+        kept.count += count;
+        kept.appended.push(Arc::clone(events));
+        state.next += count;
         Ok(Position(state.next))
     }
 
@@ -168,7 +191,11 @@ impl Journal for Memory {
     }
 
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
-        Ok(self.state().sagas.get(&saga).map(|k| k.events.clone()))
+        Ok(self
+            .state()
+            .sagas
+            .get(&saga)
+            .map(|kept| kept.events().cloned().collect()))
     }
 
     fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
@@ -179,7 +206,7 @@ impl Journal for Memory {
             .filter(|(_, kept)| kept.ended.is_none())
             .map(|(saga, kept)| History {
                 saga: *saga,
-                events: kept.events.clone(),
+                events: kept.events().cloned().collect(),
             })
             .collect();
         open.sort_by_key(|history| history.saga); // Ids of version 7 sort by time.

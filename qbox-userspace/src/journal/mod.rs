@@ -95,6 +95,19 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError::Full`] for a new saga, [`JournalError::Order`], or the store's.
     fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError>;
 
+    /// As [`Journal::append`]; a journal in memory keeps the events themselves and no copy of them.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    fn append_shared(
+        &self,
+        saga: SagaId,
+        first: u64,
+        events: &Arc<Vec<Event>>,
+    ) -> Result<Position, JournalError> {
+        self.append(saga, first, events)
+    }
+
     /// Waits until everything up to `position` would survive a crash.
     fn durable(&self, position: Position) -> Pending<'_, Result<(), JournalError>>;
 

@@ -34,8 +34,12 @@ impl Split {
         self.fleeting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_in_memory(&self, plan: PlanHash) -> bool {
+        self.fleeting().contains(&plan)
+    }
+
     fn of_plan(&self, plan: PlanHash) -> &dyn Journal {
-        match self.fleeting().contains(&plan) {
+        match self.is_in_memory(plan) {
             true => &self.memory,
             false => &self.disk,
         }
@@ -51,16 +55,27 @@ impl Split {
 
 impl Journal for Split {
     fn append(&self, saga: SagaId, first: u64, events: &[Event]) -> Result<Position, JournalError> {
-        let journal = match events.first() {
-            Some(Event::Began { plan, .. }) => self.of_plan(*plan),
-            _ => self.of(saga),
+        self.append_shared(saga, first, &Arc::new(events.to_vec()))
+    }
+
+    fn append_shared(
+        &self,
+        saga: SagaId,
+        first: u64,
+        events: &Arc<Vec<Event>>,
+    ) -> Result<Position, JournalError> {
+        let in_memory = match events.first() {
+            Some(Event::Began { plan, .. }) => self.is_in_memory(*plan),
+            _ => self.memory.holds(saga),
         };
-        let position = journal.append(saga, first, events)?;
-        // Places in memory are none on disk: what is there is as durable as it will ever be.
-        Ok(match self.memory.holds(saga) {
-            true => Position::default(),
-            false => position,
-        })
+        match in_memory {
+            // Places in memory are none on disk: what is there is as durable as it will ever be.
+            true => self
+                .memory
+                .append_shared(saga, first, events)
+                .map(|_| Position::default()),
+            false => self.disk.append_shared(saga, first, events),
+        }
     }
 
     fn durable(&self, position: Position) -> Pending<'_, Result<(), JournalError>> {

@@ -3,6 +3,7 @@
 use super::Listener;
 use crate::upstream::Via;
 use bytes::Bytes;
+use smol_str::SmolStr;
 use std::future::Future;
 use std::net::SocketAddr;
 
@@ -44,7 +45,7 @@ pub struct Taken {
     /// As sent.
     pub target: String,
     /// The fields in order, names as sent, those that frame the body among them.
-    pub headers: Vec<(String, Bytes)>,
+    pub headers: Vec<(SmolStr, Bytes)>,
     /// The body, its transfer coding taken off.
     pub body: Bytes,
     /// From where the connection came: to forward from the pod's own namespace.
@@ -70,7 +71,7 @@ pub struct Reply {
     /// 200 to 599.
     pub status: u16,
     /// Fields in order, without framing.
-    pub headers: Vec<(String, Bytes)>,
+    pub headers: Vec<(SmolStr, Bytes)>,
     /// The body.
     pub body: Bytes,
 }
@@ -84,7 +85,7 @@ impl Reply {
         let kind = Bytes::from_static(b"application/problem+json");
         Self {
             status,
-            headers: vec![("Content-Type".to_owned(), kind)],
+            headers: vec![("Content-Type".into(), kind)],
             body: Bytes::from(body.to_string()),
         }
     }

@@ -87,8 +87,8 @@ pub(super) struct Drive<'a> {
     position: Position,
     began: Timestamp,
     calls: FuturesUnordered<Exchange>,
-    /// Exchanges whose time is over, and that are still listened to.
-    late: FuturesUnordered<Exchange>,
+    /// Exchanges whose time is over, and that are still listened to; most sagas have none.
+    late: Option<FuturesUnordered<Exchange>>,
     /// What both are about, and since when.
     in_flight: Vec<(Attempt, Timestamp)>,
     /// Until when something may be heard of those.
@@ -165,7 +165,7 @@ impl<'a> Drive<'a> {
             position: Position::default(),
             began,
             calls: FuturesUnordered::new(),
-            late: FuturesUnordered::new(),
+            late: None,
             in_flight: Vec::new(),
             late_until: None,
             listens: false,
@@ -209,7 +209,7 @@ impl<'a> Drive<'a> {
             next: events,
             position: Position::default(),
             calls: FuturesUnordered::new(),
-            late: FuturesUnordered::new(),
+            late: None,
             in_flight: Vec::new(),
             late_until: None,
             listens: false,
@@ -272,7 +272,7 @@ impl<'a> Drive<'a> {
             next: kept.next,
             position: kept.position,
             calls: FuturesUnordered::new(),
-            late: FuturesUnordered::new(),
+            late: None,
             in_flight: Vec::new(),
             late_until: None,
             listens: false,
@@ -309,7 +309,7 @@ impl<'a> Drive<'a> {
     pub(super) async fn run(&mut self) -> Result<Pause, JournalError> {
         loop {
             // Before its caller is answered, who may ask at once.
-            if self.listens || !self.late.is_empty() {
+            if self.listens || self.hears_out() {
                 self.tell_listening();
             }
             let wake = self.carry_out().await?;
@@ -319,7 +319,7 @@ impl<'a> Drive<'a> {
             }
             // Of a paused saga time only brings the caller's answer.
             let nothing_due = wake.is_none() || (self.saga.is_paused() && !self.entry.is_awaited());
-            let listens = !self.late.is_empty() && self.saga.state() == SagaState::Compensating;
+            let listens = self.hears_out() && self.saga.state() == SagaState::Compensating;
             let rests = self.calls.is_empty() && nothing_due && !listens;
             let counts_as = if rests { self.rest()? } else { As::Active };
             self.active.count_as(counts_as);
@@ -347,6 +347,11 @@ impl<'a> Drive<'a> {
         }
     }
 
+    /// Whether something is still listened to.
+    fn hears_out(&self) -> bool {
+        self.late.as_ref().is_some_and(|late| !late.is_empty())
+    }
+
     /// Says whether the saga only waits for what may come late.
     fn tell_listening(&mut self) {
         let steps = match self.calls.is_empty() {
@@ -368,7 +373,7 @@ impl<'a> Drive<'a> {
 
     /// The journal has all of it, nothing is in flight or listened to, and nothing is due soon.
     fn can_be_put_down(&self, until: Option<Timestamp>) -> bool {
-        let quiet = self.calls.is_empty() && self.late.is_empty() && self.above.is_empty();
+        let quiet = self.calls.is_empty() && !self.hears_out() && self.above.is_empty();
         let far = until.is_none_or(|at| at.since(self.shared.clock.now()) >= self.shared.settings.far);
         quiet && far && !self.hides && !self.entry.is_awaited() && self.entry.inbox.is_empty()
     }
@@ -439,7 +444,7 @@ impl<'a> Drive<'a> {
                 let events = self.saga.decide(input, self.shared.clock.now());
                 self.append(events)?;
             }
-            self.late = FuturesUnordered::new();
+            self.late = None;
             self.in_flight = Vec::new();
         }
         if let Some(objection) = self.saga.revoke_objection() {
@@ -467,16 +472,23 @@ impl<'a> Drive<'a> {
         if events.is_empty() {
             return Ok(());
         }
+        // One allocation for all who keep them.
+        let events = Arc::new(events);
         let (id, stamp) = (self.entry.id, self.entry.stamp.as_ref());
         let recorded = self
             .shared
             .sealed(id, self.entry.plan.needs(), stamp, self.next, &events);
-        self.hides |= matches!(recorded, Cow::Owned(_));
-        self.position = self.shared.journal.append(id, self.next, &recorded)?;
+        let apart = match recorded {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(recorded) => Some(Arc::new(recorded)),
+        };
+        self.hides |= apart.is_some();
+        let recorded = apart.as_ref().unwrap_or(&events);
+        self.position = self.shared.journal.append_shared(id, self.next, recorded)?;
         self.next += events.len() as u64;
         let plan = &self.entry.plan;
         if tracing::enabled!(tracing::Level::DEBUG) {
-            for event in &events {
+            for event in events.iter() {
                 let event = &self.shared.settings.secrets.event(event);
                 tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
             }
@@ -509,7 +521,7 @@ impl<'a> Drive<'a> {
         self.entry.update(|summary| summary.learn(&self.saga, &events));
         self.shared
             .feed
-            .events(&self.of(), events, &self.shared.settings.secrets);
+            .events(&self.of(), &events, &self.shared.settings.secrets);
         Ok(())
     }
 
@@ -536,7 +548,8 @@ impl<'a> Drive<'a> {
                 Command::Reply => reply = !self.replied,
             }
         }
-        if reply || !held_back.is_empty() {
+        // What is in memory alone has no place to wait for.
+        if (reply || !held_back.is_empty()) && self.position != Position::default() {
             self.shared.journal.durable(self.position).await?;
         }
         for call in held_back {
@@ -624,9 +637,15 @@ impl<'a> Drive<'a> {
                 None => std::future::pending().await,
             }
         };
+        let late = async {
+            match &mut self.late {
+                Some(late) => late.next().await,
+                None => None,
+            }
+        };
         tokio::select! {
             Some((attempt, heard)) = self.calls.next() => Woken::By(self.heard(attempt, heard, false)),
-            Some((attempt, heard)) = self.late.next() => Woken::By(self.heard(attempt, heard, true)),
+            Some((attempt, heard)) = late => Woken::By(self.heard(attempt, heard, true)),
             () = timer => Woken::By(Input::Timer),
             message = self.entry.inbox.next() => Woken::Told(message),
         }
@@ -660,7 +679,9 @@ impl<'a> Drive<'a> {
             self.saga.decide(listening, now);
             let until = late.until().saturating_duration_since(Instant::now());
             self.late_until = self.late_until.max(Some(now.after(until)));
-            self.late.push(exchange(attempt, hear_out(late)));
+            self.late
+                .get_or_insert_default()
+                .push(exchange(attempt, hear_out(late)));
             self.in_flight.push((attempt, now));
         }
         Input::Outcome(Outcome {

@@ -4,7 +4,7 @@
 //! event is what a line of it shows; bodies and fields stay in the journal. Its secrets are hidden when somebody looks.
 
 use super::Replied;
-use crate::saga::{AttemptEnd, Event, Headers, Plan, SagaId, Secrets, Timestamp, Trigger};
+use crate::saga::{AttemptEnd, Event, Headers, Plan, Request, Response, SagaId, Secrets, Timestamp, Trigger};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,8 +87,8 @@ impl Feed {
         }
     }
 
-    pub(super) fn events(&self, of: &Of<'_>, events: Vec<Event>, secrets: &Secrets) {
-        let small = events.into_iter().map(|event| {
+    pub(super) fn events(&self, of: &Of<'_>, events: &[Event], secrets: &Secrets) {
+        let small = events.iter().map(|event| {
             let event = slim(event);
             What::Event(Box::new(match is_long(&event) {
                 true => short(secrets.event(&event)),
@@ -158,29 +158,60 @@ impl Follower {
 }
 
 /// The event without what a line of it doesn't show, so that a thousand of them are small.
-fn slim(mut event: Event) -> Event {
-    match &mut event {
+fn slim(event: &Event) -> Event {
+    match event {
         Event::Began {
-            trigger: Trigger { request, path, .. },
-            hidden,
-            ..
-        } => {
-            request.headers = Headers::default();
-            request.body = Bytes::new();
-            *path = Vec::new();
-            *hidden = None;
-        }
-        Event::Ended { end, hidden, .. } => {
-            if let AttemptEnd::Answered(response) = end {
-                response.headers = Headers::default();
-                response.body = Bytes::new();
-                response.truncated = true;
-            }
-            *hidden = None;
-        }
-        _ => {}
+            schema,
+            saga,
+            plan,
+            name,
+            seed,
+            trigger,
+            at,
+            hidden: _,
+        } => Event::Began {
+            schema: *schema,
+            saga: *saga,
+            plan: *plan,
+            name: name.clone(),
+            seed: *seed,
+            trigger: Trigger {
+                request: Request {
+                    method: trigger.request.method.clone(),
+                    url: trigger.request.url.clone(),
+                    headers: Headers::default(),
+                    body: Bytes::new(),
+                },
+                path: Vec::new(),
+                ..*trigger
+            },
+            at: *at,
+            hidden: None,
+        },
+        Event::Ended {
+            step,
+            direction,
+            attempt,
+            end: AttemptEnd::Answered(response),
+            class,
+            at,
+            hidden: _,
+        } => Event::Ended {
+            step: *step,
+            direction: *direction,
+            attempt: *attempt,
+            end: AttemptEnd::Answered(Response {
+                status: response.status,
+                headers: Headers::default(),
+                body: Bytes::new(),
+                truncated: true,
+            }),
+            class: *class,
+            at: *at,
+            hidden: None,
+        },
+        other => other.clone(),
     }
-    event
 }
 
 /// Whether it is to be cut at once, lest the memory is full of it.
@@ -210,7 +241,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{Class, Direction, Response, StepId};
+    use crate::saga::{Class, Direction, StepId};
     use std::time::Duration;
 
     fn plan() -> Arc<Plan> {
@@ -236,7 +267,7 @@ mod tests {
             attempt: 1,
             end: AttemptEnd::Answered(Response {
                 status: 500,
-                headers: Headers(vec![("a".to_owned(), Bytes::from_static(b"secret"))]),
+                headers: Headers(vec![("a".into(), Bytes::from_static(b"secret"))]),
                 body: Bytes::from_static(b"secret"),
                 truncated: false,
             }),
@@ -261,7 +292,7 @@ mod tests {
     async fn what_is_kept_and_what_follows_meet() {
         let (feed, plan) = (Feed::new(), plan());
         for n in 0..KEPT + 5 {
-            feed.events(&of(&plan), vec![ended(n)], &Secrets::default());
+            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
         }
         let (kept, mut follower) = feed.follow(&Secrets::default());
         assert_eq!((kept.len(), number(&kept[0])), (KEPT, 5));
@@ -269,7 +300,7 @@ mod tests {
             !format!("{kept:?}").contains("secret"),
             "bodies and fields are not kept"
         );
-        feed.events(&of(&plan), vec![ended(KEPT + 5)], &Secrets::default());
+        feed.events(&of(&plan), &[ended(KEPT + 5)], &Secrets::default());
         let Some(Next::Happened(next)) = follower.next().await else {
             panic!("nothing followed")
         };
@@ -281,7 +312,7 @@ mod tests {
         let (feed, plan) = (Feed::new(), plan());
         let (_, mut follower) = feed.follow(&Secrets::default());
         for n in 0..BEHIND + 10 {
-            feed.events(&of(&plan), vec![ended(n)], &Secrets::default());
+            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
         }
         assert!(matches!(follower.next().await, Some(Next::Missed(10))));
         let Some(Next::Happened(next)) = follower.next().await else {

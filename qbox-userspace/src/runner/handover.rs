@@ -21,6 +21,9 @@ impl Runner {
 
     /// Waits until sagas can begin. How long is for the one who holds them back to bound.
     pub async fn ready(&self) {
+        if !*self.shared.held.borrow() {
+            return;
+        }
         let mut held = self.shared.held.subscribe();
         // The sender lives as long as the runner.
         drop(held.wait_for(|held| !*held).await);
@@ -30,8 +33,7 @@ impl Runner {
     /// in flight are broken off, and what became of them is unknown. For after a [`Runner::drain`].
     pub async fn release(&self) {
         self.shared.released.send_replace(true);
-        let mut tasks = self.shared.tasks.subscribe();
-        drop(tokio::time::timeout(NOTICE, tasks.wait_for(|count| *count == 0)).await);
+        drop(tokio::time::timeout(NOTICE, self.shared.tasks.none()).await);
         let journal = std::sync::Arc::clone(&self.shared.journal);
         // It waits for the disk. It fails only when the runtime stops, and then the journal is closed with the process.
         drop(tokio::task::spawn_blocking(move || journal.close()).await);

@@ -11,6 +11,7 @@
 mod act;
 mod answer;
 mod clock;
+mod count;
 mod describe;
 mod drive;
 mod effects;
@@ -49,6 +50,7 @@ use crate::telemetry::{self, Spans};
 pub use crate::upstream::{OpenCircuit, Stats as Calls};
 use crate::upstream::{Upstream, Via};
 use clock::Clock;
+use count::Count;
 use feed::Feed;
 use locks::Locks;
 use registry::{Admitted, Entry, Registry};
@@ -293,7 +295,7 @@ struct Shared {
     feed: Feed,
     room: Arc<Semaphore>,
     /// Sagas that a drain waits for: all in flight but those that wait for an operator.
-    active: watch::Sender<usize>,
+    active: Count,
     draining: AtomicBool,
     /// A drain has waited long enough: nobody is waited for any more.
     closing: watch::Sender<bool>,
@@ -302,7 +304,7 @@ struct Shared {
     /// The journal goes to another Qbox: sagas are let go of where they stand.
     released: watch::Sender<bool>,
     /// Sagas' tasks, of those that wait for an operator too.
-    tasks: watch::Sender<usize>,
+    tasks: Count,
     broken: Mutex<Option<String>>,
     stuck: AtomicUsize,
     /// Sagas that are in memory whole.
@@ -329,12 +331,12 @@ impl Runner {
                 stats: Stats::new(),
                 feed: Feed::new(),
                 room: Arc::new(Semaphore::new(room)),
-                active: watch::Sender::new(0),
+                active: Count::default(),
                 draining: AtomicBool::new(false),
                 closing: watch::Sender::new(false),
                 held: watch::Sender::new(false),
                 released: watch::Sender::new(false),
-                tasks: watch::Sender::new(0),
+                tasks: Count::default(),
                 broken: Mutex::default(),
                 stuck: AtomicUsize::new(0),
                 in_hand: AtomicUsize::new(0),
@@ -561,9 +563,9 @@ impl Runner {
     /// most. Says how many are left: what becomes of them is the journal's to know, and their callers are told so.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.shared.draining.store(true, Ordering::SeqCst);
-        let mut active = self.shared.active.subscribe();
-        drop(tokio::time::timeout(grace, active.wait_for(|n| *n == 0)).await);
-        let left = *active.borrow();
+        let active = &self.shared.active;
+        drop(tokio::time::timeout(grace, active.none()).await);
+        let left = active.get();
         self.shared.closing.send_replace(true);
         left
     }
@@ -611,7 +613,7 @@ enum As {
 
 impl Active {
     fn enter(shared: &Arc<Shared>) -> Self {
-        shared.active.send_modify(|n| *n += 1);
+        shared.active.add();
         Self {
             shared: Arc::clone(shared),
             counted: As::Active,
@@ -624,7 +626,7 @@ impl Active {
             return;
         }
         if what == As::Active {
-            self.shared.active.send_modify(|n| *n += 1);
+            self.shared.active.add();
         }
         if what == As::Stuck {
             self.shared.stuck.fetch_add(1, Ordering::Relaxed);
@@ -634,7 +636,7 @@ impl Active {
 
     fn forget(&self, counted: As) {
         if counted == As::Active {
-            self.shared.active.send_modify(|n| *n = n.saturating_sub(1));
+            self.shared.active.remove();
         }
         if counted == As::Stuck {
             self.shared.stuck.fetch_sub(1, Ordering::Relaxed);

@@ -300,7 +300,7 @@ struct Guard {
 
 impl Guard {
     fn new(shared: &Arc<Shared>, entry: Arc<Entry>) -> Self {
-        shared.tasks.send_modify(|count| *count += 1);
+        shared.tasks.add();
         Self {
             shared: Arc::clone(shared),
             entry,
@@ -340,9 +340,7 @@ impl Drop for Guard {
             self.halt("a bug stopped its task");
         }
         self.entry.inbox.close();
-        self.shared
-            .tasks
-            .send_modify(|count| *count = count.saturating_sub(1));
+        self.shared.tasks.remove();
     }
 }
 

@@ -175,6 +175,7 @@ impl Fixture {
             saga: SagaId(7),
             plan: &self.plan,
             trigger: &self.trigger,
+            document: None,
             exchanges: &self.exchanges,
             failed_step: Some(StepId(1)),
             gap: None,

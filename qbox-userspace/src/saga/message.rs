@@ -5,11 +5,12 @@ use super::octets;
 use super::values::is_marked;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// Header fields in the order and case in which they came. Names compare without case (RFC 9110, 5.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Headers(#[serde(with = "octets::fields")] pub Vec<(String, Bytes)>);
+pub struct Headers(#[serde(with = "octets::fields")] pub Vec<(SmolStr, Bytes)>);
 
 impl Headers {
     /// The first value of `name`, without case.
@@ -22,7 +23,7 @@ impl Headers {
     }
 
     /// Appends a field.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
+    pub fn push(&mut self, name: impl Into<SmolStr>, value: impl Into<Bytes>) {
         self.0.push((name.into(), value.into()));
     }
 
@@ -50,26 +51,24 @@ impl Headers {
     /// `Connection` names them (RFC 9110, 7.6.1), and without the body's framing.
     #[must_use]
     pub fn end_to_end(&self) -> Self {
-        let named: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("connection"))
-            .flat_map(|(_, value)| value.split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii)
-            .collect();
-        let passed_on = |name: &str| {
-            !OF_CONNECTION.iter().any(|known| name.eq_ignore_ascii_case(known))
-                && !named
-                    .iter()
-                    .any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        Self(
-            self.0
+        let passed_on = end_to_end(self.0.iter().map(|(name, value)| (name.as_str(), &value[..])));
+        let fields = self.0.iter().filter(|(name, _)| passed_on(name));
+        Self(fields.cloned().collect())
+    }
+}
+
+/// Tells of each name of these fields whether it is to be passed on; see [`Headers::end_to_end`].
+pub(super) fn end_to_end<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> impl Fn(&str) -> bool {
+    let named: Vec<_> = fields
+        .filter(|(name, _)| name.eq_ignore_ascii_case("connection"))
+        .flat_map(|(_, value)| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    move |name| {
+        !OF_CONNECTION.iter().any(|known| name.eq_ignore_ascii_case(known))
+            && !named
                 .iter()
-                .filter(|(name, _)| passed_on(name))
-                .cloned()
-                .collect(),
-        )
+                .any(|known| known.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 

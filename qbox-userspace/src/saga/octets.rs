@@ -46,21 +46,25 @@ impl<'de> Visitor<'de> for Octets {
 /// The same for the values of header fields.
 pub(super) mod fields {
     use super::{Bytes, Deserialize, Deserializer, Serialize, Serializer};
+    use smol_str::SmolStr;
 
-    #[derive(Serialize, Deserialize)]
+    #[derive(Deserialize)]
     struct Value(#[serde(with = "super")] Bytes);
 
+    #[derive(Serialize)]
+    struct Shown<'a>(#[serde(serialize_with = "super::serialize")] &'a Bytes);
+
     pub(in crate::saga) fn serialize<S: Serializer>(
-        fields: &[(String, Bytes)],
+        fields: &[(SmolStr, Bytes)],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(fields.iter().map(|(name, value)| (name, Value(value.clone()))))
+        serializer.collect_seq(fields.iter().map(|(name, value)| (name, Shown(value))))
     }
 
     pub(in crate::saga) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Vec<(String, Bytes)>, D::Error> {
-        let fields = Vec::<(String, Value)>::deserialize(deserializer)?;
+    ) -> Result<Vec<(SmolStr, Bytes)>, D::Error> {
+        let fields = Vec::<(SmolStr, Value)>::deserialize(deserializer)?;
         Ok(fields
             .into_iter()
             .map(|(name, Value(value))| (name, value))
@@ -77,7 +81,7 @@ mod tests {
     fn response(value: Vec<u8>, body: Vec<u8>) -> Response {
         Response {
             status: 200,
-            headers: Headers(vec![("X-A".to_owned(), Bytes::from(value))]),
+            headers: Headers(vec![("X-A".into(), Bytes::from(value))]),
             body: body.into(),
             truncated: false,
         }

@@ -112,7 +112,7 @@ impl Reply {
         let kind = Bytes::from_static(content_type.as_bytes());
         Self {
             status,
-            headers: Headers(vec![("Content-Type".to_owned(), kind)]),
+            headers: Headers(vec![("Content-Type".into(), kind)]),
             // No larger than it is: it may be kept for long.
             body: Bytes::from(body.to_string().into_bytes().into_boxed_slice()),
         }
@@ -233,7 +233,7 @@ mod tests {
             "b",
         );
         let reply = Reply::from_response(&answer);
-        assert_eq!(reply.headers.0, [("X-A".to_owned(), Bytes::from("1"))]);
+        assert_eq!(reply.headers.0, [("X-A".into(), Bytes::from("1"))]);
         assert_eq!((reply.status, &reply.body[..]), (409, &b"b"[..]));
     }
 }

@@ -4,6 +4,7 @@
 use super::event::Direction;
 use super::message::Headers;
 use bytes::Bytes;
+use smol_str::SmolStr;
 
 /// How many bytes of a body are shown.
 pub const EXCERPT: usize = 512;
@@ -20,8 +21,9 @@ impl Headers {
     /// The fields as text.
     #[must_use]
     pub fn texts(&self) -> Vec<(String, String)> {
-        let text =
-            |(name, value): &(String, Bytes)| (name.clone(), String::from_utf8_lossy(value).into_owned());
+        let text = |(name, value): &(SmolStr, Bytes)| {
+            (name.to_string(), String::from_utf8_lossy(value).into_owned())
+        };
         self.0.iter().map(text).collect()
     }
 }

@@ -102,7 +102,7 @@ fn of(headers: &Headers) -> Option<(u128, u64, u8)> {
 }
 
 /// What vendors keep beside the trace, as it came (W3C Trace Context, 3.3); nothing where there is no trace.
-pub(super) fn state(headers: &Headers) -> impl Iterator<Item = &(String, bytes::Bytes)> {
+pub(super) fn state(headers: &Headers) -> impl Iterator<Item = &(smol_str::SmolStr, bytes::Bytes)> {
     let any = of(headers).is_some();
     let state = |name: &str| name.eq_ignore_ascii_case("tracestate");
     headers.0.iter().filter(move |(name, _)| any && state(name))

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A step's transaction as far as it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub(super) struct Exchange {
     pub response: Option<Arc<Response>>,
 }
 
+/// A body as JSON, once it was read as such; `None`: it is none. What it was made from tells it from another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Once(OnceLock<Option<Value>>);
+
 /// All that expressions of one saga can speak of at this moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values<'a> {
@@ -34,6 +38,8 @@ pub(super) struct Values<'a> {
     pub plan: &'a Plan,
     /// The request that began it.
     pub trigger: &'a Trigger,
+    /// Its body as JSON, if it is any: read for the first message that asks, and kept for all.
+    pub document: Option<&'a Once>,
     /// One for each step, by [`StepId`].
     pub exchanges: &'a [Exchange],
     /// `saga.failed_step`.
@@ -279,20 +285,29 @@ impl<'a> Lookup<'a> {
 
     /// The field of a body that is read as JSON; `None` if it is none, or has no such field.
     fn field(&self, body: &'a Bytes, field: &FieldPath) -> Option<Value> {
+        let read = || serde_json::from_slice(body).ok();
+        let of_trigger = std::ptr::eq(body, &raw const self.values.trigger.request.body);
+        if let (true, Some(Once(document))) = (of_trigger, self.values.document) {
+            return self.field_of(document.get_or_init(read).as_ref(), body, field);
+        }
         let mut documents = self.documents.borrow_mut();
         let known = documents.iter().find(|(known, _)| std::ptr::eq(*known, body));
         let document = match known {
             Some((_, document)) => document.clone(),
             None => {
-                let document = serde_json::from_slice(body).ok().map(Rc::new);
+                let document = read().map(Rc::new);
                 documents.push((body, document.clone()));
                 document
             }
         };
+        self.field_of(document.as_deref(), body, field)
+    }
+
+    fn field_of(&self, document: Option<&Value>, body: &Bytes, field: &FieldPath) -> Option<Value> {
         if self.values.gap.is_none() {
-            return field.find(document.as_deref()?).cloned();
+            return field.find(document?).cloned();
         }
-        let Some(document) = document.as_deref() else {
+        let Some(document) = document else {
             return is_marked(body).then(|| Value::from(MARK));
         };
         // A field within one that is hidden is hidden.

@@ -97,11 +97,11 @@ async fn deliver(
 ) -> Result<usize, String> {
     let headers = [
         (
-            "Content-Type".to_owned(),
+            "Content-Type".into(),
             Bytes::from_static(b"application/x-protobuf"),
         ),
         (
-            "User-Agent".to_owned(),
+            "User-Agent".into(),
             Bytes::from_static(concat!("qbox/", env!("CARGO_PKG_VERSION")).as_bytes()),
         ),
     ];

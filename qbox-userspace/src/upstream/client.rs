@@ -16,6 +16,7 @@ use super::token::is_token;
 use super::wire::Wire;
 use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
+use smol_str::SmolStr;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ pub struct Outgoing<'a> {
     /// Absolute; `Host` is its authority.
     pub url: &'a str,
     /// Sent in this order and case; those that frame the body or belong to the connection, and `Host`, are left out.
-    pub headers: &'a [(String, Bytes)],
+    pub headers: &'a [(SmolStr, Bytes)],
     /// The whole body.
     pub body: Bytes,
     /// From where the connection leaves.
@@ -104,7 +105,7 @@ pub struct Answer {
     /// 200 to 599.
     pub status: u16,
     /// In order, names as sent, without those that frame the body or belong to the connection.
-    pub headers: Vec<(String, Bytes)>,
+    pub headers: Vec<(SmolStr, Bytes)>,
     /// Up to [`Settings::response_body`] bytes.
     pub body: Bytes,
     /// There was more.
@@ -216,9 +217,12 @@ impl Upstream {
             return (end, None);
         }
         let late = || format!("no connection to {} within {:?}", key.place(), call.timeout);
-        let tls = match Box::pin(self.tls(&target, known.as_deref())).await {
-            Ok(tls) => tls,
-            Err(cause) => return (End::NotSent(cause), None),
+        let tls = match target.secure {
+            false => None,
+            true => match Box::pin(self.tls(known.as_deref())).await {
+                Ok(tls) => Some(tls),
+                Err(cause) => return (End::NotSent(cause), None),
+            },
         };
         let mut fresh = false;
         loop {
@@ -315,13 +319,10 @@ impl Upstream {
         stats
     }
 
-    /// How to speak TLS with it, if that is asked for.
-    async fn tls(&self, target: &Target<'_>, known: Option<&Known>) -> Result<Option<Tls>, String> {
-        if !target.secure {
-            return Ok(None);
-        }
+    /// How to speak TLS with a service.
+    async fn tls(&self, known: Option<&Known>) -> Result<Tls, String> {
         if let Some(tls) = known.and_then(|known| known.tls.clone()) {
-            return Ok(Some(tls));
+            return Ok(tls);
         }
         let made = self.shared.common.get_or_try_init(|| async {
             // It reads the disk.
@@ -329,7 +330,7 @@ impl Upstream {
             made.map_err(|error| error.to_string())?
                 .map_err(|wrong| wrong.into_why())
         });
-        made.await.cloned().map(Some)
+        made.await.cloned()
     }
 
     pub(super) fn finish(&self, result: Result<(Answer, Reuse), Fault>, key: &Key, stream: Wire) -> End {
@@ -414,7 +415,7 @@ async fn connect(
 fn prepare(
     call: &Outgoing<'_>,
     target: &Target<'_>,
-    credentials: &[(String, Bytes)],
+    credentials: &[(SmolStr, Bytes)],
 ) -> Result<Prepared, &'static str> {
     if !is_a_token(call.method) {
         return Err("the method is no token");
@@ -432,7 +433,7 @@ fn prepare(
         head.put_slice(part.as_bytes());
     }
     let own = call.headers.iter().filter(|(name, _)| {
-        let replaced = |(other, _): &(String, Bytes)| other.eq_ignore_ascii_case(name);
+        let replaced = |(other, _): &(SmolStr, Bytes)| other.eq_ignore_ascii_case(name);
         !credentials.iter().any(replaced)
     });
     for (name, value) in own.chain(credentials) {

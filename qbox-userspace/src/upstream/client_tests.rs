@@ -22,9 +22,9 @@ async fn read_head(stream: &mut TcpStream) -> String {
 
 async fn call(upstream: &Upstream, method: &str, url: &str, body: &'static str) -> End {
     let headers = [
-        ("X-Qbox-TransactionID".to_owned(), Bytes::from_static(b"1")),
-        ("content-length".to_owned(), Bytes::from_static(b"999")),
-        ("x-b".to_owned(), Bytes::from_static(b"2")),
+        ("X-Qbox-TransactionID".into(), Bytes::from_static(b"1")),
+        ("content-length".into(), Bytes::from_static(b"999")),
+        ("x-b".into(), Bytes::from_static(b"2")),
     ];
     upstream
         .call(Outgoing {

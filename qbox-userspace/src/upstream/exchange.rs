@@ -3,8 +3,10 @@
 
 use super::body::{Chunk, Framing, Progress, Sink};
 use super::client::Answer;
+use super::slices::Slices;
 use super::tls;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use smol_str::SmolStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,7 +118,7 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 struct AnswerHead {
     version: u8,
     status: u16,
-    fields: Vec<(String, Bytes)>,
+    fields: Vec<(SmolStr, Bytes)>,
 }
 
 async fn read_answer<R: AsyncRead + Unpin>(
@@ -197,16 +199,17 @@ async fn read_head<R: AsyncRead + Unpin>(
                 &mut fields,
             );
             if let httparse::Status::Complete(length) = read? {
+                let values = Slices::of(buffer.get(..length).unwrap_or_default());
                 let head = AnswerHead {
                     version: response.version.unwrap_or_default(),
                     status: response.code.unwrap_or_default(),
                     fields: response
                         .headers
                         .iter()
-                        .map(|f| (f.name.to_owned(), Bytes::copy_from_slice(f.value)))
+                        .map(|f| (SmolStr::new(f.name), values.get(f.value)))
                         .collect(),
                 };
-                let _head = buffer.split_to(length);
+                buffer.advance(length);
                 return Ok(head);
             }
         }
@@ -286,7 +289,7 @@ fn reuse(head: &AnswerHead) -> Reuse {
     Reuse::For(timeout.map(Duration::from_secs))
 }
 
-fn values<'a>(fields: &'a [(String, Bytes)], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+fn values<'a>(fields: &'a [(SmolStr, Bytes)], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
     fields
         .iter()
         .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
@@ -294,7 +297,7 @@ fn values<'a>(fields: &'a [(String, Bytes)], name: &'static str) -> impl Iterato
 }
 
 /// The members of a comma-separated field, over all its lines.
-fn tokens<'a>(fields: &'a [(String, Bytes)], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+fn tokens<'a>(fields: &'a [(SmolStr, Bytes)], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
     values(fields, name)
         .flat_map(|v| v.split(|b| *b == b','))
         .map(<[u8]>::trim_ascii)

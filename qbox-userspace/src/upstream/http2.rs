@@ -11,6 +11,7 @@ use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+use smol_str::SmolStr;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -90,8 +91,12 @@ async fn answer(
         let (head, body) = response.await?.into_parts();
         let (body, truncated) = read(body, body_limit).await?;
         let headers = head.headers.iter();
-        let headers =
-            headers.map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+        let headers = headers.map(|(name, value)| {
+            (
+                SmolStr::new(name.as_str()),
+                Bytes::copy_from_slice(value.as_bytes()),
+            )
+        });
         Ok(Answer {
             status: head.status.as_u16(),
             headers: headers.filter(|(name, _)| !is_framing(name)).collect(),
@@ -164,7 +169,7 @@ mod tests {
     use std::time::Duration;
     use tokio::net::TcpListener;
 
-    async fn call(listener: &TcpListener, body: &'static str, headers: &[(String, Bytes)]) -> End {
+    async fn call(listener: &TcpListener, body: &'static str, headers: &[(SmolStr, Bytes)]) -> End {
         let destination = Some(listener.local_addr().unwrap());
         let settings = Settings {
             response_body: 100_000,
@@ -213,10 +218,10 @@ mod tests {
     async fn a_request_and_its_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let headers = [
-            ("Idempotency-Key".to_owned(), Bytes::from_static(b"k")),
-            ("host".to_owned(), "other".into()),
-            ("te".to_owned(), "trailers".into()),
-            ("x-b".to_owned(), "2".into()),
+            ("Idempotency-Key".into(), Bytes::from_static(b"k")),
+            ("host".into(), "other".into()),
+            ("te".into(), "trailers".into()),
+            ("x-b".into(), "2".into()),
         ];
         let body = &*Box::leak("b".repeat(100_000).into_boxed_str());
         let service = serve(&listener, async |request, mut respond| {
@@ -233,7 +238,7 @@ mod tests {
             panic!("{end:?}");
         };
         assert_eq!((answer.status, answer.truncated), (201, false));
-        assert_eq!(answer.headers, [("x-a".to_owned(), Bytes::from_static(b"1"))]);
+        assert_eq!(answer.headers, [("x-a".into(), Bytes::from_static(b"1"))]);
         assert!(answer.body == body);
     }
 

@@ -19,6 +19,7 @@ mod linger;
 mod pool;
 mod resolve;
 mod services;
+mod slices;
 mod target;
 mod tls;
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub use gate::{OpenCircuit, Stats};
 pub use linger::Late;
 pub use resolve::{Hosts, resolve};
 pub use services::{ServiceError, Services};
+pub(crate) use slices::Slices;
 pub(crate) use token::is_token;

@@ -9,6 +9,7 @@ use crate::config::{Credential, CredentialScheme, Service};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use smol_str::SmolStr;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
@@ -47,7 +48,7 @@ pub(super) struct Known {
     /// None: as for all that nothing is known of.
     pub(super) tls: Option<Tls>,
     /// Name and value.
-    pub(super) credentials: Vec<(String, Bytes)>,
+    pub(super) credentials: Vec<(SmolStr, Bytes)>,
 }
 
 impl fmt::Debug for Services {
@@ -122,7 +123,7 @@ fn known(table: &Service, hasher: &mut DefaultHasher) -> Result<Known, ServiceEr
     for Credential { header, scheme, file } in &table.credentials {
         let value = value(*scheme, &read(file, hasher)?).map_err(|why| wrong(file, why.to_owned()))?;
         header.hash(hasher);
-        credentials.push((header.clone(), value));
+        credentials.push((header.into(), value));
     }
     let tls = match (&ca, &client) {
         (None, None) => None,

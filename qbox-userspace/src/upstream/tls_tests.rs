@@ -110,7 +110,7 @@ async fn get(upstream: &Upstream, port: u16) -> End {
         .call(Outgoing {
             method: "GET",
             url: &format!("https://localhost:{port}/x"),
-            headers: &[("Authorization".to_owned(), Bytes::from_static(b"of the message"))],
+            headers: &[("Authorization".into(), Bytes::from_static(b"of the message"))],
             body: Bytes::new(),
             via: &Via::Node,
             destination: None,

@@ -4,8 +4,9 @@
 //! begun and ended since the last time is one row and one row of events. The first error ends it, as the writer's does.
 
 use super::codec::{self, Row, describe};
+use super::keys::Filter;
 use super::pending::{Batch, Beginning, Change, End};
-use super::read::micros;
+use super::read::{self, micros};
 use super::{Settings, Shared};
 use crate::journal::Outline;
 use crate::saga::SagaId;
@@ -47,6 +48,10 @@ impl Filer {
     /// Until it is told to stop and nothing is to be filed, or an error.
     pub(super) fn run(mut self) {
         let mut tidied: Option<Instant> = None;
+        let mut keys = match self.learn_keys() {
+            Ok(keys) => keys,
+            Err(error) => return self.shared.fail(&describe(&self.path, &error)),
+        };
         loop {
             let rest = if tidied.is_some() { TIDY } else { TIDY_AGAIN };
             let mut most = TIDY_SAGAS;
@@ -55,12 +60,18 @@ impl Filer {
                 Next::Broken => return,
                 Next::File(batch, last) => {
                     most += 2 * batch.len();
-                    file(&mut self.connection, &batch, last, None).map(|()| self.shared.filed(last))
+                    let filed = file(&mut self.connection, &batch, last, None);
+                    // Before it is no longer found in the batch.
+                    batch.keys().for_each(|key| keys.add(key));
+                    filed.map(|()| self.shared.filed(last))
                 }
                 Next::Idle => Ok(()),
             };
             let due = tidied.is_none_or(|at| at.elapsed() >= TIDY);
             let done = done.and_then(|()| {
+                if keys.is_full() {
+                    keys = self.learn_keys()?;
+                }
                 if due {
                     tidied = self.tidy(most)?.then(Instant::now);
                 }
@@ -70,6 +81,13 @@ impl Filer {
                 return self.shared.fail(&describe(&self.path, &error));
             }
         }
+    }
+
+    /// Has all who ask told of the keys that the file has. Nothing is filed meanwhile.
+    fn learn_keys(&self) -> rusqlite::Result<Arc<Filter>> {
+        let filter = Arc::new(Filter::of(&read::keys(&self.connection)?));
+        self.shared.keys.set(Arc::clone(&filter));
+        Ok(filter)
     }
 
     /// An orderly end leaves one file.

@@ -10,6 +10,7 @@
 
 mod codec;
 mod filer;
+mod keys;
 mod log;
 mod pending;
 mod read;
@@ -23,6 +24,7 @@ pub use schema::OpenError;
 use super::{History, Journal, JournalError, Load, Outline, Page, Pending, Position, Query};
 use crate::saga::{Event, Plan, PlanHash, SagaId};
 use filer::Filer;
+use keys::Keys;
 use log::{HEADER, Log};
 use pending::{Batch, Beginning, End};
 use record::{Chunk, Record};
@@ -154,6 +156,7 @@ impl Durable {
             work: Condvar::new(),
             file: Condvar::new(),
             news: Condvar::new(),
+            keys: Keys::default(),
         });
         let writer = Arc::clone(&shared);
         let filer = Filer {
@@ -400,10 +403,14 @@ impl Journal for Durable {
     }
 
     fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
-        self.find(
-            |batch| batch.with_key(key).map(Some),
-            |reader| read::ended_with(reader, key),
-        )
+        // What is filed meanwhile is told of by the filter before it is no longer found here.
+        if let Some(found) = self.unfiled(|batch| batch.with_key(key)).pop() {
+            return Ok(Some(found));
+        }
+        if !self.shared.keys.may_have(key) {
+            return Ok(None);
+        }
+        read::ended_with(&self.reader(), key).map_err(|e| self.unreadable(&e))
     }
 
     fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {

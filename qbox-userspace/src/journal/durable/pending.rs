@@ -51,6 +51,11 @@ impl Batch {
         self.sagas.is_empty() && self.plans.is_empty()
     }
 
+    /// The keys of those that have ended.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys.keys()
+    }
+
     /// How many sagas something has happened to.
     pub(super) fn len(&self) -> usize {
         self.sagas.len()

@@ -64,6 +64,14 @@ pub(super) fn ended_with(connection: &Connection, key: &[u8; 32]) -> Result<Opti
         .optional()
 }
 
+/// All keys that are kept.
+pub(super) fn keys(connection: &Connection) -> Result<Vec<[u8; 32]>> {
+    connection
+        .prepare("SELECT key FROM saga WHERE key IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect()
+}
+
 /// A page of those that have ended.
 pub(super) fn list(connection: &Connection, query: &Query, page: &Page) -> Result<Vec<Outline>> {
     let Query {

@@ -2,6 +2,7 @@
 //! who waits for that.
 
 use super::filer;
+use super::keys::Keys;
 use super::log::HEADER;
 use super::pending::Batch;
 use super::record::Record;
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) file: Condvar,
     /// The file has more, or will never have.
     pub(super) news: Condvar,
+    /// What the file may have.
+    pub(super) keys: Keys,
 }
 
 /// Somebody who waits for a place in the order to be durable.

@@ -22,10 +22,10 @@ fn began(saga: SagaId, body: &str) -> Event {
             request: Request {
                 method: "POST".to_owned(),
                 url: "http://trips/trips/7".to_owned(),
-                headers: Headers(vec![("X-Odd".to_owned(), vec![0xff, b'"'].into())]),
+                headers: Headers(vec![("X-Odd".into(), vec![0xff, b'"'].into())]),
                 body: body.to_owned().into(),
             },
-            path: vec![("trip".to_owned(), "7".to_owned())],
+            path: vec![("trip".into(), "7".to_owned())],
             destination: Some(([10, 96, 0, 7], 8080).into()),
             http2: false,
             depth: 1,

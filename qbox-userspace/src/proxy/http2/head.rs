@@ -8,6 +8,7 @@ use super::hpack::{Field, Fields, put};
 use crate::upstream::is_token;
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Header};
+use smol_str::SmolStr;
 use std::str;
 use std::time::SystemTime;
 
@@ -214,10 +215,10 @@ pub(super) fn verdict(
 
 /// The fields of a request that is taken, as HTTP/1 would have them: the authority as `host`, and one `cookie`
 /// (RFC 9113, 8.2.3 and 8.3.1).
-pub(super) fn taken_fields(request: &Request<'_>, fields: &Fields) -> Vec<(String, Bytes)> {
-    let mut out: Vec<(String, Bytes)> = Vec::with_capacity(fields.len());
+pub(super) fn taken_fields(request: &Request<'_>, fields: &Fields) -> Vec<(SmolStr, Bytes)> {
+    let mut out: Vec<(SmolStr, Bytes)> = Vec::with_capacity(fields.len());
     if let (Some(authority), false) = (request.authority, request.host) {
-        out.push(("host".to_owned(), Bytes::copy_from_slice(authority.as_bytes())));
+        out.push(("host".into(), Bytes::copy_from_slice(authority.as_bytes())));
     }
     let cookies: Vec<&[u8]> = fields
         .iter()
@@ -226,7 +227,7 @@ pub(super) fn taken_fields(request: &Request<'_>, fields: &Fields) -> Vec<(Strin
         .collect();
     let mut cookies = Some(cookies.join(&b"; "[..]));
     for field in fields.iter().filter(|field| !field.name.starts_with(b":")) {
-        let name = String::from_utf8_lossy(field.name).into_owned();
+        let name = SmolStr::new(String::from_utf8_lossy(field.name));
         if field.name != b"cookie" {
             out.push((name, Bytes::copy_from_slice(field.value)));
         } else if let Some(cookies) = cookies.take() {
@@ -268,7 +269,7 @@ pub(super) fn answer(answer: &Reply, head: bool, now: SystemTime, out: &mut Vec<
         }
         if name.is_empty() || !name.bytes().all(is_token) || value.iter().any(|byte| reply::unsendable(*byte))
         {
-            tracing::warn!(name, "a reply's field can't be sent; left out");
+            tracing::warn!(%name, "a reply's field can't be sent; left out");
             continue;
         }
         dated |= name.eq_ignore_ascii_case("date");

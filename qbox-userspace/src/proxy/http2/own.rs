@@ -158,7 +158,7 @@ impl Relay<'_> {
                     503,
                     "too many bodies are being read on this connection; try again",
                 );
-                answer.headers.push(("Retry-After".to_owned(), "1".into()));
+                answer.headers.push(("Retry-After".into(), "1".into()));
                 self.answer(id, &answer);
             }
         } else if end {

@@ -10,7 +10,9 @@ use super::super::reply::{self, CONTINUE, Terms};
 use super::super::{Handled, Handler, Listener, Reply, Taken, Verdict, sock};
 use super::scan::Phase;
 use super::{RequestEnd, RequestSide};
+use crate::upstream::Slices;
 use bytes::Bytes;
+use smol_str::SmolStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::timeout;
@@ -61,11 +63,13 @@ impl<H: Handler> RequestSide<'_, H> {
         if !whole.left.is_done() || whole.body.len() > max_body {
             return self.pass_unseen(&request, &whole).await;
         }
-        let parsed = head::with_request(whole.raw.get(..request.len).unwrap_or_default(), |head| Taken {
+        let raw = whole.raw.get(..request.len).unwrap_or_default();
+        let values = Slices::of(raw);
+        let parsed = head::with_request(raw, |head| Taken {
             method: head.method.to_owned(),
             target: head.target.to_owned(),
             headers: (head.headers.iter())
-                .map(|field| (field.name.to_owned(), Bytes::copy_from_slice(field.value)))
+                .map(|field| (SmolStr::new(field.name), values.get(field.value)))
                 .collect(),
             body: whole.body.clone(),
             via: self.link.from.via.clone(),
@@ -75,22 +79,20 @@ impl<H: Handler> RequestSide<'_, H> {
         let Some(taken) = parsed else {
             return Err(self.refuse(400, "malformed request head").await);
         };
-        // A task of its own: the client going away ends this connection, not what the handler has begun.
         let handler = Arc::clone(&self.link.inner.handler);
-        let handling = tokio::spawn(async move { handler.handle(taken).await });
+        let mut handling = Box::pin(async move { handler.handle(taken).await });
         let handled = tokio::select! {
             biased;
-            handled = handling => handled,
-            () = sock::broken(self.link.client) => return Err(RequestEnd::ClientBroke),
+            handled = &mut handling => handled,
+            () = sock::broken(self.link.client) => {
+                // The client going away ends this connection, not what the handler has begun.
+                tokio::spawn(handling);
+                return Err(RequestEnd::ClientBroke);
+            }
         };
         match handled {
-            Ok(Handled::Reply(answer)) => self.answer(&request, &answer).await,
-            Ok(Handled::Pass(listener)) => self.pass_whole(&request, &whole, listener).await,
-            Err(error) => {
-                tracing::error!(%error, "the handler of a taken request failed");
-                self.answer(&request, &reply::problem(500, "the request's handler failed"))
-                    .await
-            }
+            Handled::Reply(answer) => self.answer(&request, &answer).await,
+            Handled::Pass(listener) => self.pass_whole(&request, &whole, listener).await,
         }
     }
 

@@ -195,7 +195,7 @@ async fn a_trigger_between_others() {
         (taken[0].method.as_str(), taken[0].target.as_str()),
         ("POST", "/take")
     );
-    assert_eq!(taken[0].headers[0], ("host".to_owned(), "trips:8080".into()));
+    assert_eq!(taken[0].headers[0], ("host".into(), "trips:8080".into()));
 }
 
 #[tokio::test]

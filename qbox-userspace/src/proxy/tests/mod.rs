@@ -71,7 +71,7 @@ impl Handler for Script {
         Handled::Reply(Reply {
             status: 201,
             // With its own date a reply's bytes are the same each time.
-            headers: vec![("Date".to_owned(), "D".into()), ("x-Saga".to_owned(), "7".into())],
+            headers: vec![("Date".into(), "D".into()), ("x-Saga".into(), "7".into())],
             body: request.body,
         })
     }

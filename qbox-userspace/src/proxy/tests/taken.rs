@@ -492,7 +492,7 @@ async fn a_second_coding_can_not_be_taken() {
 async fn a_reply_is_dated() {
     let reply = Reply {
         status: 200,
-        headers: vec![("A".to_owned(), Bytes::from_static(b"b"))],
+        headers: vec![("A".into(), Bytes::from_static(b"b"))],
         body: Bytes::new(),
     };
     let bytes = super::super::reply::serialize(

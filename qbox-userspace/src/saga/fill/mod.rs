@@ -99,6 +99,7 @@ pub fn key(
         saga,
         plan,
         trigger,
+        document: None,
         exchanges: &[],
         failed_step: None,
         outcome: None,

@@ -23,6 +23,7 @@ impl Saga {
             plan_hash: _,
             seed: _,
             trigger: _,
+            document: _,
             // Nothing is hidden in one.
             gap: _,
             began,

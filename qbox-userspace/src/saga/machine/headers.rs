@@ -7,6 +7,8 @@ use crate::saga::event::Direction;
 use crate::saga::id::SagaId;
 use crate::saga::message::{Headers, Trigger};
 use crate::saga::trace::{self, Trace};
+use bytes::Bytes;
+use smol_str::SmolStr;
 
 /// Whose request it is.
 pub(super) struct Stamp<'a> {
@@ -25,17 +27,20 @@ pub(super) struct Stamp<'a> {
 impl Stamp<'_> {
     /// Puts Qbox's fields at the end, in place of any of the same names.
     pub(super) fn put(&self, headers: &mut Headers, keeps_key: bool) {
-        let mut set = |name: &str, value: String| {
+        let mut set = |name: &'static str, value: Bytes| {
             headers.remove(name);
-            headers.push(name, value);
+            headers.push(SmolStr::new_static(name), value);
         };
         let saga = self.saga.to_string();
         let key = self.key(&saga);
-        set("X-Qbox-TransactionID", saga);
-        set("X-Qbox-Message-Type", self.message_type().to_owned());
-        set("X-Qbox-Step", self.step.to_owned());
-        set("X-Qbox-Depth", self.trigger.depth.saturating_add(1).to_string());
-        set("traceparent", self.trace.parent_of(self.span));
+        set("X-Qbox-TransactionID", saga.into());
+        set(
+            "X-Qbox-Message-Type",
+            Bytes::from_static(self.message_type().as_bytes()),
+        );
+        set("X-Qbox-Step", self.step.to_owned().into());
+        set("X-Qbox-Depth", depth(self.trigger.depth));
+        set("traceparent", self.trace.parent_of(self.span).into());
         if self.trace.parent.is_some() {
             // What a vendor keeps beside the trace goes with it.
             headers.remove("tracestate");
@@ -47,7 +52,7 @@ impl Stamp<'_> {
             Some(_) if keeps_key && headers.get("idempotency-key").is_some() => {}
             Some(key) => {
                 headers.remove("Idempotency-Key");
-                headers.push("Idempotency-Key", key);
+                headers.push(SmolStr::new_static("Idempotency-Key"), key);
             }
             None => headers.remove("Idempotency-Key"),
         }
@@ -71,5 +76,13 @@ impl Stamp<'_> {
             (Direction::Compensation(n), 0) => Some(format!("\"{saga}/{step}/undo/{n}\"")),
             (Direction::Compensation(n), round) => Some(format!("\"{saga}/{step}/undo/{n}/{round}\"")),
         }
+    }
+}
+
+/// That of a saga below one of this depth.
+fn depth(above: u8) -> Bytes {
+    match above {
+        0 => Bytes::from_static(b"1"),
+        above => above.saturating_add(1).to_string().into(),
     }
 }

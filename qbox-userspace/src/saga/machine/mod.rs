@@ -65,7 +65,7 @@ use super::id::{PlanHash, SagaId, StepId, Timestamp};
 use super::io::{Call, Input};
 use super::message::Trigger;
 use super::plan::{Kind, Plan, Step};
-use super::values::{Exchange, Values};
+use super::values::{Exchange, Once, Values};
 use lane::Run;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub struct Saga {
     seed: u64,
     /// As far as messages can read it; the journal has all of it.
     trigger: Trigger,
+    /// Its body, read.
+    document: Once,
     began: Timestamp,
     /// How many steps may be under way at once. Not in the records: what is sent is.
     at_once: usize,
@@ -347,6 +349,7 @@ impl Saga {
             plan_hash,
             seed,
             trigger,
+            document: Once::default(),
             began,
             at_once: usize::MAX,
             runs,
@@ -474,6 +477,7 @@ impl Saga {
             saga: self.id,
             plan: &self.plan,
             trigger: &self.trigger,
+            document: Some(&self.document),
             exchanges: &self.exchanges,
             failed_step: self.failed_step(),
             // All that is sent is sent before the end, and compensations also when other steps are stuck. (A reply says more.)

@@ -6,7 +6,7 @@ mod tests;
 
 use crate::saga::expr::{FieldPath, Template};
 use crate::saga::fill;
-use crate::saga::message::{Headers, Request, Response, Trigger};
+use crate::saga::message::{Headers, Request, Response, Trigger, end_to_end};
 use crate::saga::plan::{JsonTemplate, ResponseMatch, Segment, TriggerPattern};
 use crate::saga::values::{Lookup, Values, query_pairs};
 use bytes::Bytes;
@@ -110,8 +110,8 @@ where
     /// The whole URL: `http://` and the host as sent, and the target.
     #[must_use]
     pub fn url(&self) -> String {
-        let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
-        format!("http://{}{}{query}", self.authority, self.path)
+        let query = self.query.map_or(["", ""], |query| ["?", query]);
+        ["http://", self.authority, self.path, query[0], query[1]].concat()
     }
 }
 
@@ -172,14 +172,7 @@ where
     captures(pattern, head.path, |name, value| {
         path.push((name.to_owned(), value.into_owned()));
     });
-    let mut headers = Headers::default();
-    for (name, value) in head.fields.clone() {
-        headers.push(name, Bytes::copy_from_slice(value.trim_ascii()));
-    }
-    let mut headers = headers.end_to_end();
-    headers.remove("host");
-    // It was met when the body was read.
-    headers.remove("expect");
+    let headers = kept(head.fields.clone());
     let depth = headers.get(DEPTH).and_then(|value| depth(value)).unwrap_or(0);
     Trigger {
         request: Request {
@@ -193,6 +186,22 @@ where
         http2: false,
         depth,
     }
+}
+
+/// The fields that a trigger keeps, their values as parts of one text: all are kept and passed on together.
+fn kept<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone) -> Headers {
+    let passed_on = end_to_end(fields.clone());
+    // What was expected was met when the body was read.
+    let is_kept = |name: &str| {
+        passed_on(name) && !name.eq_ignore_ascii_case("host") && !name.eq_ignore_ascii_case("expect")
+    };
+    let fields = fields.map(|(name, value)| (name, value.trim_ascii()));
+    let kept: Vec<_> = fields.filter(|(name, _)| is_kept(name)).collect();
+    let mut text = Vec::with_capacity(kept.iter().map(|(_, value)| value.len()).sum());
+    kept.iter().for_each(|(_, value)| text.extend_from_slice(value));
+    let mut text = Bytes::from(text);
+    let part = |(name, value): (&str, &[u8])| (name.into(), text.split_to(value.len()));
+    Headers(kept.into_iter().map(part).collect())
 }
 
 /// Whether any of these says what the response says. A value that is missing matches nothing; a body that was too long to

@@ -81,12 +81,7 @@ impl Secrets {
 
     /// Whether a secret field's name is anywhere in the text; what is escaped may be one.
     fn mentions(&self, text: &str) -> bool {
-        if text.contains("\\u") {
-            return true;
-        }
-        let text = text.to_ascii_lowercase();
-        let mut names = self.fields.iter().filter_map(|path| path.last());
-        names.any(|name| text.contains(name.as_str()))
+        self.mentioned.as_ref().is_none_or(|names| names.is_match(text))
     }
 
     /// Whether the field at that place is secret, or part of one that is.

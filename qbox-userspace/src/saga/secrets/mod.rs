@@ -20,6 +20,7 @@ use super::io::Call;
 use super::message::{Headers, Request, Response, Trigger};
 use super::plan::{Plan, UrlTemplate};
 use super::values::form_decode;
+use aho_corasick::AhoCorasick;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -30,14 +31,25 @@ pub const MARK: &str = "[redacted]";
 const ALWAYS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
 
 /// The names of what is secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Secrets {
     /// Lower case, as are all below.
     headers: Vec<String>,
     /// Each a field's name behind those of the objects around it, as far as they matter.
     fields: Vec<Vec<String>>,
     query: Vec<String>,
+    /// Finds a field's name, or the beginning of what may be one escaped; `None` if that can't be made, and anything may be there.
+    mentioned: Option<AhoCorasick>,
 }
+
+/// What is made of the names follows from them.
+impl PartialEq for Secrets {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.headers, &self.fields, &self.query) == (&other.headers, &other.fields, &other.query)
+    }
+}
+
+impl Eq for Secrets {}
 
 impl Default for Secrets {
     fn default() -> Self {
@@ -75,9 +87,15 @@ impl Secrets {
         let lower = |name: S| name.as_ref().to_ascii_lowercase();
         let always = ALWAYS.into_iter().map(str::to_owned);
         let path = |name: S| lower(name).split('.').map(str::to_owned).collect();
+        let fields: Vec<Vec<String>> = json.into_iter().map(path).collect();
+        let names = fields.iter().filter_map(|path| path.last()).map(String::as_str);
+        let mentioned = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .build(names.chain(["\\u"]));
         Self {
             headers: always.chain(headers.into_iter().map(lower)).collect(),
-            fields: json.into_iter().map(path).collect(),
+            mentioned: mentioned.ok(),
+            fields,
             query: query.into_iter().map(lower).collect(),
         }
     }

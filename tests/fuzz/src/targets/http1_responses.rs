@@ -88,7 +88,7 @@ impl Handler for Taker {
         *self.taken.lock().unwrap() += 1;
         Handled::Reply(Reply {
             status: 299,
-            headers: vec![("x-own".to_owned(), self.mark.clone().into())],
+            headers: vec![("x-own".into(), self.mark.clone().into())],
             body: Bytes::from_static(b"own"),
         })
     }

@@ -110,7 +110,7 @@ impl Handler for Taker {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let fields = (request.headers.iter())
             .filter(|(name, _)| !matches!(name.as_str(), "host" | "content-length"))
-            .map(|(name, value)| (name.clone(), text(value)))
+            .map(|(name, value)| (name.to_string(), text(value)))
             .collect();
         self.0.lock().unwrap().push(Request {
             method: request.method,

@@ -1,12 +1,16 @@
 //! A journal in this process's memory: durable for as long as the process lives. Bounded in sagas and in bytes.
 
 use super::{History, Journal, JournalError, Outline, Page, Pending, Place, Position, Query};
-use crate::saga::{AttemptEnd, Event, Headers, Plan, PlanHash, SagaId};
+use crate::saga::{Event, Plan, PlanHash, SagaId};
 use foldhash::HashMap;
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Room for a usual history, packed.
+const PACKED: usize = 4096;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +19,7 @@ pub struct Retention {
     pub open: usize,
     /// Sagas that have; past it the oldest go.
     pub finished: usize,
-    /// Bytes of the finished ones' histories, about; past it the oldest go.
+    /// Bytes of the finished ones' histories; past it the oldest go.
     pub bytes: usize,
     /// How long a finished one is kept at most.
     pub age: Duration,
@@ -41,9 +45,12 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct State {
-    sagas: HashMap<SagaId, Kept>,
-    open: usize,
-    finished: VecDeque<(SagaId, Instant)>,
+    open: HashMap<SagaId, Open>,
+    /// Those that have ended, in the order of that; and the number of the first. `None`: it was taken up again.
+    finished: VecDeque<Option<Finished>>,
+    first: u64,
+    /// Their numbers.
+    places: HashMap<SagaId, u64>,
     finished_bytes: usize,
     keys: HashMap<[u8; 32], SagaId>,
     plans: HashMap<PlanHash, Arc<Plan>>,
@@ -52,26 +59,48 @@ struct State {
     dropped: Option<SagaId>,
 }
 
+/// A saga that has not ended.
 #[derive(Debug, Default)]
-struct Kept {
-    /// As they were appended, and how many they are.
+struct Open {
+    /// Its events as they were appended, and how many they are.
     appended: Vec<Arc<Vec<Event>>>,
     count: u64,
-    bytes: usize,
-    ended: Option<Outline>,
 }
 
-impl Kept {
+impl Open {
     fn events(&self) -> impl Iterator<Item = &Event> {
         self.appended.iter().flat_map(|events| events.iter())
     }
+}
 
-    /// How it ended, and under which plan it ran.
-    fn ended(&self) -> Option<(&Outline, PlanHash)> {
-        let Some(Event::Began { plan, .. }) = self.events().next() else {
-            return None;
-        };
-        Some((self.ended.as_ref()?, *plan))
+/// A saga that has.
+#[derive(Debug)]
+struct Finished {
+    at: Instant,
+    count: u64,
+    plan: PlanHash,
+    packed: Packed,
+    outline: Outline,
+}
+
+/// A history in one block: thousands are kept, and in the processor's cache there is room for what is in hand.
+#[derive(Debug)]
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn of(appended: &[Arc<Vec<Event>>]) -> Result<Self, String> {
+        let mut bytes = Vec::with_capacity(PACKED);
+        let events: Vec<&Event> = appended.iter().flat_map(|events| events.iter()).collect();
+        let mut to = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+        events.serialize(&mut to).map_err(|error| error.to_string())?;
+        Ok(Self(bytes.into_boxed_slice()))
+    }
+
+    fn events(&self, saga: SagaId) -> Result<Vec<Event>, JournalError> {
+        rmp_serde::from_slice(&self.0).map_err(|error| JournalError::Record {
+            saga,
+            cause: error.to_string(),
+        })
     }
 }
 
@@ -88,7 +117,8 @@ impl Memory {
     /// Whether it has this saga.
     #[must_use]
     pub fn holds(&self, saga: SagaId) -> bool {
-        self.state().sagas.contains_key(&saga)
+        let state = self.state();
+        state.open.contains_key(&saga) || state.places.contains_key(&saga)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,22 +128,42 @@ impl Memory {
 }
 
 impl State {
-    fn evict(&mut self, retention: &Retention, now: Instant) {
-        while let Some((saga, ended)) = self.finished.front() {
-            let too_many = self.finished.len() > retention.finished || self.finished_bytes > retention.bytes;
-            if !too_many && now.saturating_duration_since(*ended) <= retention.age {
-                return;
-            }
-            self.dropped = self.dropped.max(Some(*saga));
-            if let Some(kept) = self.sagas.remove(saga) {
-                self.finished_bytes = self.finished_bytes.saturating_sub(kept.bytes);
-                if let Some(stamp) = kept.ended.and_then(|ended| ended.stamp)
-                    && self.keys.get(&stamp.key) == Some(saga)
-                {
-                    self.keys.remove(&stamp.key);
+    fn finished(&self, saga: SagaId) -> Option<&Finished> {
+        let place = self.places.get(&saga)?.checked_sub(self.first)?;
+        self.finished.get(usize::try_from(place).ok()?)?.as_ref()
+    }
+
+    /// Drops those that there is no room for, and gives them, to be freed when nobody waits for that.
+    fn evict(&mut self, retention: &Retention, now: Instant) -> Vec<Finished> {
+        let mut dropped = Vec::new();
+        while let Some(oldest) = self.finished.front() {
+            if let Some(oldest) = oldest {
+                let too_many =
+                    self.places.len() > retention.finished || self.finished_bytes > retention.bytes;
+                if !too_many && now.saturating_duration_since(oldest.at) <= retention.age {
+                    break;
                 }
             }
-            self.finished.pop_front();
+            self.first += 1;
+            let Some(oldest) = self.finished.pop_front().flatten() else {
+                continue;
+            };
+            let saga = oldest.outline.id;
+            self.places.remove(&saga);
+            self.dropped = self.dropped.max(Some(saga));
+            self.forget(&oldest);
+            dropped.push(oldest);
+        }
+        dropped
+    }
+
+    /// What is told of it elsewhere.
+    fn forget(&mut self, finished: &Finished) {
+        self.finished_bytes = self.finished_bytes.saturating_sub(finished.packed.0.len());
+        if let Some(stamp) = finished.outline.stamp
+            && self.keys.get(&stamp.key) == Some(&finished.outline.id)
+        {
+            self.keys.remove(&stamp.key);
         }
     }
 }
@@ -130,28 +180,25 @@ impl Journal for Memory {
         events: &Arc<Vec<Event>>,
     ) -> Result<Position, JournalError> {
         let count = events.len() as u64;
-        let bytes: usize = events.iter().map(weight).sum();
         let mut guard = self.state();
         let state = &mut *guard;
-        let kept = match state.sagas.entry(saga) {
-            Entry::Occupied(kept) => kept.into_mut(),
-            // The oldest go when one ends.
-            Entry::Vacant(_) if first == 0 && state.open >= self.retention.open => {
-                return Err(JournalError::Full);
+        let ended = state.finished(saga).map(|finished| finished.count);
+        let number = state.open.len();
+        let open = match state.open.entry(saga) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(_) if first > 0 || ended.is_some() => {
+                let have = ended.unwrap_or_default();
+                return Err(JournalError::Order { saga, first, have });
             }
-            Entry::Vacant(free) if first == 0 => {
-                state.open += 1;
-                free.insert(Kept::default())
-            }
-            Entry::Vacant(_) => return Err(JournalError::Order { saga, first, have: 0 }),
+            Entry::Vacant(_) if number >= self.retention.open => return Err(JournalError::Full),
+            Entry::Vacant(free) => free.insert(Open::default()),
         };
-        let have = kept.count;
-        if have != first || kept.ended.is_some() {
+        if open.count != first {
+            let have = open.count;
             return Err(JournalError::Order { saga, first, have });
         }
-        kept.bytes += bytes;
-        kept.count += count;
-        kept.appended.push(Arc::clone(events));
+        open.count += count;
+        open.appended.push(Arc::clone(events));
         state.next += count;
         Ok(Position(state.next))
     }
@@ -175,38 +222,62 @@ impl Journal for Memory {
 
     fn finish(&self, ended: Outline) {
         let now = Instant::now();
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let Some(kept) = state.sagas.get_mut(&ended.id).filter(|k| k.ended.is_none()) else {
+        let appended = self.state().open.get(&ended.id).map(|open| open.appended.clone());
+        let Some(appended) = appended else {
             return;
         };
-        if let Some(stamp) = &ended.stamp {
-            state.keys.insert(stamp.key, ended.id);
+        let Some(Event::Began { plan, .. }) = appended.first().and_then(|events| events.first()) else {
+            return;
+        };
+        // Without the lock: it is the larger part of the work.
+        let packed = match Packed::of(&appended) {
+            Ok(packed) => packed,
+            Err(error) => {
+                tracing::error!(saga = %ended.id, error, "an ended saga's history can't be kept: a bug");
+                return;
+            }
+        };
+        let finished = Finished {
+            at: now,
+            count: appended.iter().map(|events| events.len() as u64).sum(),
+            plan: *plan,
+            packed,
+            outline: ended,
+        };
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let id = finished.outline.id;
+        if let Some(stamp) = &finished.outline.stamp {
+            state.keys.insert(stamp.key, id);
         }
-        state.finished_bytes += kept.bytes;
-        state.open = state.open.saturating_sub(1);
-        state.finished.push_back((ended.id, now));
-        kept.ended = Some(ended);
-        state.evict(&self.retention, now);
+        state.finished_bytes += finished.packed.0.len();
+        state.places.insert(id, state.first + state.finished.len() as u64);
+        state.finished.push_back(Some(finished));
+        let open = state.open.remove(&id);
+        let dropped = state.evict(&self.retention, now);
+        drop(guard);
+        drop((open, dropped));
     }
 
     fn history(&self, saga: SagaId) -> Result<Option<Vec<Event>>, JournalError> {
-        Ok(self
-            .state()
-            .sagas
-            .get(&saga)
-            .map(|kept| kept.events().cloned().collect()))
+        let state = self.state();
+        if let Some(open) = state.open.get(&saga) {
+            return Ok(Some(open.events().cloned().collect()));
+        }
+        state
+            .finished(saga)
+            .map(|finished| finished.packed.events(saga))
+            .transpose()
     }
 
     fn open(&self) -> Box<dyn Iterator<Item = Result<History, JournalError>> + Send + '_> {
         let state = self.state();
         let mut open: Vec<History> = state
-            .sagas
+            .open
             .iter()
-            .filter(|(_, kept)| kept.ended.is_none())
-            .map(|(saga, kept)| History {
+            .map(|(saga, open)| History {
                 saga: *saga,
-                events: kept.events().cloned().collect(),
+                events: open.events().cloned().collect(),
             })
             .collect();
         open.sort_by_key(|history| history.saga); // Ids of version 7 sort by time.
@@ -214,13 +285,16 @@ impl Journal for Memory {
     }
 
     fn ended(&self, saga: SagaId) -> Result<Option<Outline>, JournalError> {
-        Ok(self.state().sagas.get(&saga).and_then(|kept| kept.ended.clone()))
+        Ok(self
+            .state()
+            .finished(saga)
+            .map(|finished| finished.outline.clone()))
     }
 
     fn ended_with(&self, key: &[u8; 32]) -> Result<Option<(SagaId, [u8; 32])>, JournalError> {
         let state = self.state();
         let found = state.keys.get(key).and_then(|saga| {
-            let stamp = state.sagas.get(saga)?.ended.as_ref()?.stamp?;
+            let stamp = state.finished(*saga)?.outline.stamp?;
             Some((*saga, stamp.payload))
         });
         Ok(found)
@@ -228,7 +302,7 @@ impl Journal for Memory {
 
     fn children(&self, of: SagaId) -> Result<Vec<Outline>, JournalError> {
         let state = self.state();
-        let ended = state.sagas.values().filter_map(|kept| kept.ended.as_ref());
+        let ended = state.finished.iter().flatten().map(|finished| &finished.outline);
         let of_it = |saga: &&Outline| saga.parent.as_ref().is_some_and(|parent| parent.saga == of);
         let mut children: Vec<Outline> = ended.filter(of_it).cloned().collect();
         children.sort_by_key(|child| child.id);
@@ -238,19 +312,25 @@ impl Journal for Memory {
     fn reopen(&self, saga: SagaId) -> Result<(), JournalError> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let ended = |kept: &mut Kept| Some((kept.bytes, kept.ended.take()?));
-        let Some((bytes, ended)) = state.sagas.get_mut(&saga).and_then(ended) else {
-            let cause = "it is not there, or has not ended".to_owned();
-            return Err(JournalError::Record { saga, cause });
+        let record = |cause: &str| JournalError::Record {
+            saga,
+            cause: cause.to_owned(),
         };
-        state.open += 1;
-        state.finished.retain(|(of, _)| *of != saga);
-        state.finished_bytes = state.finished_bytes.saturating_sub(bytes);
-        if let Some(stamp) = ended.stamp
-            && state.keys.get(&stamp.key) == Some(&saga)
-        {
-            state.keys.remove(&stamp.key);
-        }
+        let missing = || record("it is not there, or has not ended");
+        let events = state.finished(saga).ok_or_else(missing)?.packed.events(saga)?;
+        let place = state
+            .places
+            .remove(&saga)
+            .and_then(|place| place.checked_sub(state.first));
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let slot = place.and_then(|place| state.finished.get_mut(place));
+        let finished = slot.and_then(Option::take).ok_or_else(missing)?;
+        state.forget(&finished);
+        let open = Open {
+            count: events.len() as u64,
+            appended: vec![Arc::new(events)],
+        };
+        state.open.insert(saga, open);
         Ok(())
     }
 
@@ -261,11 +341,11 @@ impl Journal for Memory {
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
         let state = self.state();
         let mut ended: Vec<&Outline> = state
-            .sagas
-            .values()
-            .filter_map(Kept::ended)
-            .filter(|(saga, plan)| query.admits(saga, *plan))
-            .map(|(saga, _)| saga)
+            .finished
+            .iter()
+            .flatten()
+            .filter(|finished| query.admits(&finished.outline, finished.plan))
+            .map(|finished| &finished.outline)
             .collect();
         page.cut(&mut ended, |saga| {
             Place::new(page.sort, saga.id, Some(saga.ended), &saga.name)
@@ -274,28 +354,13 @@ impl Journal for Memory {
     }
 }
 
-/// About how many bytes an event takes.
-fn weight(event: &Event) -> usize {
-    let headers =
-        |headers: &Headers| -> usize { headers.0.iter().map(|(n, v)| 64 + n.len() + v.len()).sum() };
-    std::mem::size_of::<Event>()
-        + match event {
-            Event::Began { trigger, .. } => {
-                let request = &trigger.request;
-                request.url.len() + headers(&request.headers) + request.body.len()
-            }
-            Event::Ended {
-                end: AttemptEnd::Answered(response),
-                ..
-            } => headers(&response.headers) + response.body.len(),
-            _ => 0,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{Request, SagaState, StepId, Timestamp, Trigger};
+    use crate::saga::{
+        AttemptEnd, Class, Direction, Headers, Hidden, Operator, OperatorAction, Request, Response,
+        SagaState, StepId, Timestamp, Trigger,
+    };
 
     fn began(saga: SagaId, body: usize) -> Event {
         Event::Began {
@@ -338,6 +403,87 @@ mod tests {
                 payload: [0; 32],
             }),
         }
+    }
+
+    #[test]
+    fn an_ended_history_is_kept_whole() {
+        let journal = Memory::new(Retention::default());
+        let saga = SagaId(u128::MAX - 7);
+        let mut first = began(saga, 0);
+        if let Event::Began { trigger, hidden, .. } = &mut first {
+            trigger.request.headers.push("X-Odd", vec![0xff, b'"', 0]);
+            trigger
+                .request
+                .headers
+                .push("a-name-that-is-longer-than-most-names-are", "é");
+            trigger.request.body = vec![0xfe, 0, 1].into();
+            trigger.path.push(("trip".to_owned(), "7".to_owned()));
+            trigger.destination = Some("[::1]:80".parse().unwrap());
+            trigger.http2 = true;
+            *hidden = Some(Hidden {
+                sealed: Some("s".to_owned()),
+                ..Hidden::default()
+            });
+        }
+        let answered = |truncated| Event::Ended {
+            step: StepId(1),
+            direction: Direction::Compensation(2),
+            attempt: 3,
+            end: AttemptEnd::Answered(Response {
+                status: 200,
+                headers: Headers::default(),
+                body: "{}".into(),
+                truncated,
+            }),
+            class: Class::Applied,
+            at: Timestamp(u64::MAX),
+            hidden: None,
+        };
+        let broken = Event::Ended {
+            step: StepId(0),
+            direction: Direction::Transaction,
+            attempt: 1,
+            end: AttemptEnd::TimedOut,
+            class: Class::Unknown,
+            at: Timestamp(2),
+            hidden: None,
+        };
+        let nested = Event::Nested {
+            step: StepId(0),
+            child: SagaId(9),
+            at: Timestamp(3),
+        };
+        let decided = Event::Decided {
+            operator: Operator {
+                action: OperatorAction::Pause,
+                who: "me".to_owned(),
+                why: "to look".to_owned(),
+            },
+            at: Timestamp(4),
+        };
+        let all = [
+            first,
+            skipped(),
+            answered(true),
+            answered(false),
+            broken,
+            nested,
+            decided,
+        ];
+        journal.append(saga, 0, &all[..2]).unwrap();
+        journal.append(saga, 2, &all[2..]).unwrap();
+        assert_eq!(journal.history(saga).unwrap().unwrap(), all);
+        journal.finish(ended(saga));
+        assert_eq!(journal.history(saga).unwrap().unwrap(), all);
+        assert!(journal.open().next().is_none());
+        let error = journal.append(saga, 9, &[skipped()]).unwrap_err();
+        let have = 7;
+        assert_eq!(error, JournalError::Order { saga, first: 9, have });
+        journal.reopen(saga).unwrap();
+        assert_eq!(journal.ended(saga).unwrap(), None);
+        journal.append(saga, 7, &[skipped()]).unwrap();
+        journal.finish(ended(saga));
+        assert_eq!(journal.history(saga).unwrap().unwrap().len(), 8);
     }
 
     fn skipped() -> Event {

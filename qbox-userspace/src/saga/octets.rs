@@ -34,6 +34,10 @@ impl<'de> Visitor<'de> for Octets {
         Ok(text.into())
     }
 
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+        Ok(Bytes::copy_from_slice(bytes))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Bytes, A::Error> {
         let mut bytes = Vec::new();
         while let Some(byte) = array.next_element::<u8>()? {

@@ -22,22 +22,22 @@ struct Cost {
 /// A saga of three steps at once, its journal synced.
 const SYNCED: Cost = Cost {
     calls: Calls {
-        reads: 4.1,
-        writes: 5.8,
-        waits: 5.9,
-        others: 10.0,
+        reads: 4.0,
+        writes: 5.7,
+        waits: 5.1,
+        others: 9.2,
     },
-    allocations: 307.0,
+    allocations: 207.0,
 };
 /// The same with `durability = "none"`.
 const UNSYNCED: Cost = Cost {
     calls: Calls {
         reads: 4.0,
         writes: 4.0,
-        waits: 3.8,
+        waits: 3.0,
         others: 0.0,
     },
-    allocations: 312.0,
+    allocations: 200.0,
 };
 /// A request that is no trigger, on a kept connection that is captured.
 const PASSED: Cost = Cost {

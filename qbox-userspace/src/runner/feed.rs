@@ -290,17 +290,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_and_what_follows_meet() {
-        let (feed, plan) = (Feed::new(), plan());
+        let (feed, plan, none) = (Feed::new(), plan(), Secrets::default());
         for n in 0..KEPT + 5 {
-            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
+            feed.events(&of(&plan), &[ended(n)], &none);
         }
-        let (kept, mut follower) = feed.follow(&Secrets::default());
+        let (kept, mut follower) = feed.follow(&none);
         assert_eq!((kept.len(), number(&kept[0])), (KEPT, 5));
         assert!(
             !format!("{kept:?}").contains("secret"),
             "bodies and fields are not kept"
         );
-        feed.events(&of(&plan), &[ended(KEPT + 5)], &Secrets::default());
+        feed.events(&of(&plan), &[ended(KEPT + 5)], &none);
         let Some(Next::Happened(next)) = follower.next().await else {
             panic!("nothing followed")
         };
@@ -309,10 +309,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_too_slow_is_told_how_much_was_missed() {
-        let (feed, plan) = (Feed::new(), plan());
-        let (_, mut follower) = feed.follow(&Secrets::default());
+        let (feed, plan, none) = (Feed::new(), plan(), Secrets::default());
+        let (_, mut follower) = feed.follow(&none);
         for n in 0..BEHIND + 10 {
-            feed.events(&of(&plan), &[ended(n)], &Secrets::default());
+            feed.events(&of(&plan), &[ended(n)], &none);
         }
         assert!(matches!(follower.next().await, Some(Next::Missed(10))));
         let Some(Next::Happened(next)) = follower.next().await else {

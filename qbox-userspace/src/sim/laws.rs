@@ -7,6 +7,10 @@ use crate::saga::{
     Call, CompensateWhen, Direction, Kind, Plan, SagaState, Secrets, Step, StepId, StepState, StepView,
     UndoState,
 };
+use std::sync::LazyLock;
+
+/// Made once: what finds them is.
+static SECRETS: LazyLock<Secrets> = LazyLock::new(Secrets::default);
 
 /// `Err`, if it doesn't hold.
 fn law(holds: bool, broken: impl FnOnce() -> String) -> Result<(), Broken> {
@@ -112,7 +116,7 @@ fn has_undo(step: &Step) -> bool {
 
 /// The caller is about to be answered.
 pub(super) fn replied(world: &World) -> Result<(), Broken> {
-    law(world.saga.reply(&Secrets::default()).is_some(), || {
+    law(world.saga.reply(&SECRETS).is_some(), || {
         "there is no reply".to_owned()
     })
 }

@@ -107,6 +107,7 @@ const IMPURE: &[&str] = &[
     "qbox_common",
     "rand",
     "rcgen",
+    "rmp_serde",
     "rusqlite",
     "rustix",
     "saphyr_parser",
@@ -301,7 +302,8 @@ mod tests {
     use std::path::Path;
 
     /// The crates that the saga room may name: data, text and numbers.
-    const PURE_CRATES: [&str; 10] = [
+    const PURE_CRATES: [&str; 12] = [
+        "aho_corasick",
         "base64",
         "bytes",
         "httparse",
@@ -309,6 +311,7 @@ mod tests {
         "proptest",
         "serde",
         "serde_json",
+        "smol_str",
         "strsim",
         "thiserror",
         "uuid",

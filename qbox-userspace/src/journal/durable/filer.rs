@@ -4,7 +4,7 @@
 //! begun and ended since the last time is one row and one row of events. The first error ends it, as the writer's does.
 
 use super::codec::{self, Row, describe};
-use super::keys::Filter;
+use super::keys::{Filter, MOST};
 use super::pending::{Batch, Beginning, Change, End};
 use super::read::{self, micros};
 use super::{Settings, Shared};
@@ -62,14 +62,16 @@ impl Filer {
                     most += 2 * batch.len();
                     let filed = file(&mut self.connection, &batch, last, None);
                     // Before it is no longer found in the batch.
-                    batch.keys().for_each(|key| keys.add(key));
+                    if let Some(keys) = &keys {
+                        batch.keys().for_each(|key| keys.add(key));
+                    }
                     filed.map(|()| self.shared.filed(last))
                 }
                 Next::Idle => Ok(()),
             };
             let due = tidied.is_none_or(|at| at.elapsed() >= TIDY);
             let done = done.and_then(|()| {
-                if keys.is_full() {
+                if keys.as_ref().is_some_and(|keys| keys.is_full()) {
                     keys = self.learn_keys()?;
                 }
                 if due {
@@ -84,9 +86,17 @@ impl Filer {
     }
 
     /// Has all who ask told of the keys that the file has. Nothing is filed meanwhile.
-    fn learn_keys(&self) -> rusqlite::Result<Arc<Filter>> {
-        let filter = Arc::new(Filter::of(&read::keys(&self.connection)?));
-        self.shared.keys.set(Arc::clone(&filter));
+    fn learn_keys(&self) -> rusqlite::Result<Option<Arc<Filter>>> {
+        let count = read::count_keys(&self.connection)?;
+        let filter = match count <= MOST {
+            true => {
+                let filter = Filter::new(count);
+                read::each_key(&self.connection, |key| filter.add(&key))?;
+                Some(Arc::new(filter))
+            }
+            false => None,
+        };
+        self.shared.keys.set(filter.clone());
         Ok(filter)
     }
 

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bits for each key: of some four hundred that are not there one seems to be.
 const EACH: usize = 16;
-/// The least and the most keys that there are bits for; of the most it takes 8 MiB.
+/// There are bits for so many keys at least.
 const LEAST: usize = 1 << 14;
-const MOST: usize = 1 << 22;
+/// Of more keys there is no filter: it would take more than 8 MiB, and the look at all of them a second.
+pub(super) const MOST: usize = 1 << 21;
 
 /// The filter, once it is there: until then the file may have any key.
 #[derive(Debug, Default)]
@@ -23,9 +24,9 @@ impl Keys {
         self.0.load().as_ref().is_none_or(|filter| filter.may_have(key))
     }
 
-    /// From now on this one tells.
-    pub(super) fn set(&self, filter: Arc<Filter>) {
-        self.0.store(Some(filter));
+    /// From now on this one tells; `None`: the file may have any key.
+    pub(super) fn set(&self, filter: Option<Arc<Filter>>) {
+        self.0.store(filter);
     }
 }
 
@@ -39,17 +40,15 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// For as many keys as there are, and as many again.
-    pub(super) fn of(keys: &[[u8; 32]]) -> Self {
-        let room = (2 * keys.len()).max(LEAST);
-        let bits = (room.min(MOST) * EACH).next_power_of_two();
-        let filter = Self {
+    /// With room for so many keys, and as many again.
+    pub(super) fn new(keys: usize) -> Self {
+        let room = (2 * keys).max(LEAST);
+        let bits = (room * EACH).next_power_of_two();
+        Self {
             bits: (0..bits / 64).map(|_| AtomicU64::new(0)).collect(),
             room: room as u64,
             added: AtomicU64::new(0),
-        };
-        keys.iter().for_each(|key| filter.add(key));
-        filter
+        }
     }
 
     /// One more.
@@ -95,8 +94,9 @@ mod tests {
         let known: Vec<_> = (0..10_000).map(key).collect();
         let keys = Keys::default();
         assert!(keys.may_have(&key(1)), "nobody knows yet");
-        let filter = Arc::new(Filter::of(&known));
-        keys.set(Arc::clone(&filter));
+        let filter = Arc::new(Filter::new(known.len()));
+        known.iter().for_each(|key| filter.add(key));
+        keys.set(Some(Arc::clone(&filter)));
         assert!(known.iter().all(|key| keys.may_have(key)));
         assert!(!filter.is_full());
         (10_000..20_001).for_each(|number| filter.add(&key(number)));

@@ -64,12 +64,21 @@ pub(super) fn ended_with(connection: &Connection, key: &[u8; 32]) -> Result<Opti
         .optional()
 }
 
-/// All keys that are kept.
-pub(super) fn keys(connection: &Connection) -> Result<Vec<[u8; 32]>> {
-    connection
-        .prepare("SELECT key FROM saga WHERE key IS NOT NULL")?
-        .query_map([], |row| row.get(0))?
-        .collect()
+/// How many keys are kept.
+pub(super) fn count_keys(connection: &Connection) -> Result<usize> {
+    connection.query_row("SELECT count(*) FROM saga WHERE key IS NOT NULL", [], |row| {
+        row.get(0)
+    })
+}
+
+/// Shows `see` all keys that are kept.
+pub(super) fn each_key(connection: &Connection, mut see: impl FnMut([u8; 32])) -> Result<()> {
+    let mut all = connection.prepare("SELECT key FROM saga WHERE key IS NOT NULL")?;
+    let mut rows = all.query([])?;
+    while let Some(row) = rows.next()? {
+        see(row.get(0)?);
+    }
+    Ok(())
 }
 
 /// A page of those that have ended.

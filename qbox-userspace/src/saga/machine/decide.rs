@@ -405,8 +405,10 @@ impl Saga {
             let Some((direction, undo)) = run.next_undo(step).filter(|_| !run.by_hand) else {
                 return Some(Event::Undone { step: id, at });
             };
-            let waits = (full || blocked.get(id.index()).copied().unwrap_or(false))
-                && (run.again || !run.undo_begun());
+            let blocked = blocked.get(id.index()).copied().unwrap_or(false);
+            let begins = run.again || !run.undo_begun();
+            // A step that came after it may have been applied late, and has to be undone first, when of this one a part is already.
+            let waits = begins && full || blocked && (begins || undo.lane.sent == 0);
             if waits || !undo.lane.is_idle() {
                 return None;
             }

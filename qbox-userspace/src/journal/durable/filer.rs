@@ -48,10 +48,9 @@ impl Filer {
     /// Until it is told to stop and nothing is to be filed, or an error.
     pub(super) fn run(mut self) {
         let mut tidied: Option<Instant> = None;
-        let mut keys = match self.learn_keys() {
-            Ok(keys) => keys,
-            Err(error) => return self.shared.fail(&describe(&self.path, &error)),
-        };
+        if let Err(error) = self.learn_keys() {
+            return self.shared.fail(&describe(&self.path, &error));
+        }
         loop {
             let rest = if tidied.is_some() { TIDY } else { TIDY_AGAIN };
             let mut most = TIDY_SAGAS;
@@ -62,17 +61,15 @@ impl Filer {
                     most += 2 * batch.len();
                     let filed = file(&mut self.connection, &batch, last, None);
                     // Before it is no longer found in the batch.
-                    if let Some(keys) = &keys {
-                        batch.keys().for_each(|key| keys.add(key));
-                    }
+                    batch.keys().for_each(|key| self.shared.keys.add(key));
                     filed.map(|()| self.shared.filed(last))
                 }
                 Next::Idle => Ok(()),
             };
             let due = tidied.is_none_or(|at| at.elapsed() >= TIDY);
             let done = done.and_then(|()| {
-                if keys.as_ref().is_some_and(|keys| keys.is_full()) {
-                    keys = self.learn_keys()?;
+                if self.shared.keys.are_full() {
+                    self.learn_keys()?;
                 }
                 if due {
                     tidied = self.tidy(most)?.then(Instant::now);
@@ -86,18 +83,18 @@ impl Filer {
     }
 
     /// Has all who ask told of the keys that the file has. Nothing is filed meanwhile.
-    fn learn_keys(&self) -> rusqlite::Result<Option<Arc<Filter>>> {
+    fn learn_keys(&self) -> rusqlite::Result<()> {
         let count = read::count_keys(&self.connection)?;
         let filter = match count <= MOST {
             true => {
                 let filter = Filter::new(count);
                 read::each_key(&self.connection, |key| filter.add(&key))?;
-                Some(Arc::new(filter))
+                Some(filter)
             }
             false => None,
         };
-        self.shared.keys.set(filter.clone());
-        Ok(filter)
+        self.shared.keys.set(filter);
+        Ok(())
     }
 
     /// An orderly end leaves one file.

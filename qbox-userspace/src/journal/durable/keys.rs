@@ -24,9 +24,21 @@ impl Keys {
         self.0.load().as_ref().is_none_or(|filter| filter.may_have(key))
     }
 
+    /// One more that the file has.
+    pub(super) fn add(&self, key: &[u8; 32]) {
+        if let Some(filter) = &*self.0.load() {
+            filter.add(key);
+        }
+    }
+
+    /// See [`Filter::is_full`].
+    pub(super) fn are_full(&self) -> bool {
+        self.0.load().as_ref().is_some_and(|filter| filter.is_full())
+    }
+
     /// From now on this one tells; `None`: the file may have any key.
-    pub(super) fn set(&self, filter: Option<Arc<Filter>>) {
-        self.0.store(filter);
+    pub(super) fn set(&self, filter: Option<Filter>) {
+        self.0.store(filter.map(Arc::new));
     }
 }
 
@@ -60,7 +72,7 @@ impl Filter {
     }
 
     /// More were added than it was made for; of those some may have been dropped from the file since.
-    pub(super) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.added.load(Ordering::Relaxed) > self.room
     }
 
@@ -94,13 +106,13 @@ mod tests {
         let known: Vec<_> = (0..10_000).map(key).collect();
         let keys = Keys::default();
         assert!(keys.may_have(&key(1)), "nobody knows yet");
-        let filter = Arc::new(Filter::new(known.len()));
+        let filter = Filter::new(known.len());
         known.iter().for_each(|key| filter.add(key));
-        keys.set(Some(Arc::clone(&filter)));
+        keys.set(Some(filter));
         assert!(known.iter().all(|key| keys.may_have(key)));
-        assert!(!filter.is_full());
-        (10_000..20_001).for_each(|number| filter.add(&key(number)));
-        assert!(filter.is_full());
+        assert!(!keys.are_full());
+        (10_000..20_001).for_each(|number| keys.add(&key(number)));
+        assert!(keys.are_full());
         assert!((0..20_001).all(|number| keys.may_have(&key(number))));
         let seem = (100_000..200_000).filter(|number| keys.may_have(&key(*number)));
         let seem = seem.count();

@@ -27,6 +27,7 @@ pub mod keys;
 pub mod kubernetes;
 pub mod netns;
 pub mod observe;
+pub mod outbox;
 pub mod plan;
 pub mod proxy;
 pub mod runner;

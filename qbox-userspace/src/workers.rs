@@ -5,6 +5,7 @@
 //! one processor to the other: on two processors up to half of what a saga costs (docs/performance.md). Errors: a runtime can't be
 //! started.
 
+use crate::outbox::{self, Outbox};
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
@@ -22,6 +23,19 @@ thread_local! {
 #[must_use]
 pub fn current() -> usize {
     CURRENT.get()
+}
+
+/// Runs what blocks for a moment on this thread, whose other tasks go on elsewhere. Of tokio's threads only where [`may_block`] says so.
+pub fn block<T>(work: impl FnOnce() -> T) -> T {
+    let done = tokio::task::block_in_place(work);
+    outbox::set_apart(true);
+    done
+}
+
+/// Whether this thread may: others would hold their tasks up.
+#[must_use]
+pub fn may_block() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// How many there are if nobody says: up to two processors that Qbox may have (its cgroup's limit counts) one on each, of more one on each
@@ -76,13 +90,34 @@ impl Workers {
 }
 
 fn runtime(number: usize) -> io::Result<Runtime> {
-    Builder::new_multi_thread()
+    let outbox = match Outbox::new() {
+        Ok(outbox) => Some(outbox),
+        Err(error) => {
+            if number == 0 {
+                tracing::info!(%error, "no io_uring is to be had: each message that Qbox sends is a system call");
+            }
+            None
+        }
+    };
+    let tasks_outbox = outbox.clone();
+    let runtime = Builder::new_multi_thread()
         // Of this kind, and not for one thread alone, so that a saga may sync its journal without holding the others up.
         .worker_threads(1)
         .enable_all()
         .thread_name("qbox")
-        .on_thread_start(move || CURRENT.set(number))
-        .build()
+        // Whoever has rested has taken up the worker's tasks.
+        .on_thread_unpark(|| outbox::set_apart(false))
+        .on_thread_start(move || {
+            CURRENT.set(number);
+            if let Some(outbox) = &tasks_outbox {
+                outbox.enter();
+            }
+        })
+        .build()?;
+    if let Some(outbox) = outbox {
+        runtime.spawn(outbox.send());
+    }
+    Ok(runtime)
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Explicit mode: the same sagas through a plain port, without root and eBPF.
 
 use anyhow::{Context, Result, ensure};
-use qbox_tests::{Act, ExplicitWorld};
+use qbox_tests::{Act, ExplicitWorld, book_trip_in_memory};
 use serde_json::Value;
 use std::process::Command;
 
@@ -66,5 +66,39 @@ fn a_name_that_nobody_has_is_a_bad_gateway() -> Result<()> {
     let url = format!("http://{}/x", world.listen);
     let (status, _) = curl(&["-H", "Host: nobody.invalid:8080", &url])?;
     assert_eq!(status, 502);
+    Ok(())
+}
+
+/// Forbids io_uring_setup(2), as the profiles of container runtimes do, and becomes the program.
+const NO_IO_URING: &str = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+# linux/filter.h: the call's number; if it is io_uring_setup EPERM, else all is allowed.
+filter = b"".join(struct.pack("HBBI", *line) for line in
+    [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)])
+held = ctypes.create_string_buffer(filter)
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(held))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0, ctypes.get_errno()
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn a_kernel_that_grants_no_io_uring() -> Result<()> {
+    let forbids = ["python3", "-c", NO_IO_URING].map(str::to_owned);
+    let world = ExplicitWorld::with(0, &book_trip_in_memory()?, &forbids)?;
+    let log = world.qbox.log();
+    ensure!(log.contains("no io_uring is to be had"), "{log}");
+    let url = format!("http://{}/trips/7", world.listen);
+    let (status, reply) = curl(&[
+        "-X",
+        "POST",
+        "-H",
+        "Host: trips.default.svc:8080",
+        "-d",
+        WISH,
+        &url,
+    ])?;
+    assert_eq!((status, &reply["booked"]), (201, &Value::Bool(true)));
+    assert_eq!(world.booked("7"), ["hotel", "flight", "car"]);
     Ok(())
 }

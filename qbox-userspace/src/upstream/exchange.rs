@@ -5,14 +5,16 @@ use super::body::{Chunk, Framing, Progress, Sink};
 use super::client::Answer;
 use super::slices::Slices;
 use super::tls;
+use crate::outbox::{Place, Tells};
 use bytes::{Buf, Bytes, BytesMut};
 use smol_str::SmolStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// The longest answer head, in bytes, and the most fields in it.
 const MAX_HEAD: usize = 64 * 1024;
@@ -72,16 +74,35 @@ pub(super) struct Prepared {
     pub(super) is_head: bool,
 }
 
+/// What requests go over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Its socket, if bytes go to that as they are.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
 /// Sends `request` and reads the answer. `written` counts every byte that the kernel took, also when this future is dropped.
-pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+#[allow(unsafe_code)]
+pub(super) async fn exchange<S: Stream>(
     stream: &mut S,
     request: &Prepared,
     body_limit: usize,
-    written: &AtomicU64,
+    written: &Arc<Place>,
 ) -> Result<(Answer, Reuse), Fault> {
+    let parts = [&request.head, &request.body];
+    // SAFETY: the stream is lent to this future, which has all that is put.
+    let put = |socket| unsafe { written.put(socket, parts, Tells::Trouble) };
+    let put = stream.socket().and_then(put);
     let (mut reading, mut writing) = tokio::io::split(stream);
     let write = async {
-        let (mut head, mut body) = (&request.head[..], &request.body[..]);
+        let sent = match put {
+            Some(put) => put.await?,
+            None => 0,
+        };
+        let mut head = request.head.get(sent..).unwrap_or_default();
+        let mut body = request
+            .body
+            .get(sent.saturating_sub(request.head.len())..)
+            .unwrap_or_default();
         // Both in one call, and for a small request in one packet.
         while !head.is_empty() || !body.is_empty() {
             let parts = [IoSlice::new(head), IoSlice::new(body)];
@@ -89,7 +110,7 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            written.fetch_add(count as u64, Ordering::Relaxed);
+            written.add(count as u64);
             let of_head = count.min(head.len());
             head = &head[of_head..];
             body = &body[count - of_head..];
@@ -308,6 +329,12 @@ fn tokens<'a>(fields: &'a [(SmolStr, Bytes)], name: &'static str) -> impl Iterat
 mod tests {
     use super::*;
 
+    impl Stream for tokio::io::DuplexStream {
+        fn socket(&self) -> Option<&TcpStream> {
+            None
+        }
+    }
+
     async fn answer(wire: &[u8], limit: usize) -> Result<(Answer, Reuse), Fault> {
         let whole = read_answer(&mut &wire[..], false, limit).await;
         for step in [1, 7] {
@@ -467,10 +494,10 @@ mod tests {
             body: Bytes::from(vec![0; 100_000]),
             is_head: false,
         };
-        let written = AtomicU64::new(0);
+        let written = Arc::new(Place::default());
         let (answer, reuse) = exchange(&mut ours, &request, 10, &written).await.unwrap();
         assert_eq!((answer.status, reuse), (413, Reuse::No));
-        assert!((10..1000).contains(&written.load(Ordering::Relaxed)));
+        assert!((10..1000).contains(&written.taken()));
         drop(peer.await.unwrap());
     }
 }

@@ -8,6 +8,7 @@ use super::exchange::{Fault, Prepared, Reuse, exchange};
 use super::pool::Key;
 use super::wire::Wire;
 use super::{Answer, Stats};
+use crate::outbox::Place;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +22,13 @@ pub(super) type Ended = (Result<(Answer, Reuse), Fault>, Wire);
 /// One exchange under way. Dropped, it closes its connection.
 pub(super) struct Talk {
     ends: Pin<Box<dyn Future<Output = Ended> + Send>>,
-    written: Arc<AtomicU64>,
+    written: Arc<Place>,
     length: u64,
 }
 
 impl Talk {
     pub(super) fn new(mut stream: Wire, request: Prepared, body_limit: usize) -> Self {
-        let written = Arc::new(AtomicU64::new(0));
+        let written = Arc::new(Place::default());
         let count = Arc::clone(&written);
         Self {
             written,
@@ -39,14 +40,15 @@ impl Talk {
         }
     }
 
-    /// A byte of it has left.
+    /// A byte of it has left. If none has by now, none will.
     pub(super) fn has_begun(&self) -> bool {
-        self.written.load(Ordering::Relaxed) > 0
+        self.written.withdraw();
+        self.written.taken() > 0
     }
 
     /// All of it has left. Of one that hasn't, no more should: half a request is none.
     fn is_sent(&self) -> bool {
-        self.written.load(Ordering::Relaxed) == self.length
+        self.written.taken() == self.length
     }
 
     /// Its end, if it ends by then.

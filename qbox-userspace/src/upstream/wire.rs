@@ -1,5 +1,6 @@
 //! A connection to a service, in the clear or under TLS.
 
+use super::exchange::Stream;
 use super::tls::Tls;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -41,6 +42,15 @@ impl Wire {
                 let coming = socket2::SockRef::from(&*tcp).peek(&mut one);
                 nothing_held && matches!(coming, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
             }
+        }
+    }
+}
+
+impl Stream for Wire {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(..) => None,
         }
     }
 }

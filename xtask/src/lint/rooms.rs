@@ -5,7 +5,7 @@ use super::source::{Named, Token, paths};
 use std::path::{Component, Path};
 
 /// Each room and those it may use, all of them, also those that it reaches through another. `app` knows every room.
-const ARROWS: [(&str, &[&str]); 24] = [
+const ARROWS: [(&str, &[&str]); 25] = [
     ("main", &["app", "cli", "allocations"]),
     ("app", &[]), // everything; see `may_use`
     ("cli", &["app", "admin", "plan", "import", "config", "saga"]),
@@ -43,15 +43,15 @@ const ARROWS: [(&str, &[&str]); 24] = [
         ],
     ),
     ("telemetry", &["upstream", "netns", "config"]),
-    ("journal", &["saga", "config", "durations"]),
+    ("journal", &["saga", "config", "durations", "workers"]),
     (
         "proxy",
-        &["intercept", "upstream", "netns", "config", "durations"],
+        &["intercept", "upstream", "outbox", "netns", "config", "durations"],
     ),
     ("intercept", &["netns", "config", "causes"]),
     // It says what interception asks: its policy.
     ("kubernetes", &["intercept", "netns", "config", "causes"]),
-    ("upstream", &["netns", "config", "workers"]),
+    ("upstream", &["netns", "config", "workers", "outbox"]),
     ("observe", &["plan", "config", "saga"]),
     ("plan", &["config", "saga"]),
     ("import", &["config", "saga", "plan"]),
@@ -62,7 +62,8 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("durations", &[]),
     ("causes", &[]),
     ("allocations", &[]),
-    ("workers", &[]),
+    ("workers", &["outbox"]),
+    ("outbox", &[]),
     // Tests alone.
     ("sim", &["saga", "config", "journal"]),
 ];
@@ -94,6 +95,7 @@ const IMPURE: &[&str] = &[
     "futures_util",
     "hyper",
     "hyper_util",
+    "io_uring",
     "k8s_openapi",
     "kube",
     "libc",

@@ -7,6 +7,7 @@
 
 use super::log::{HEADER, Log};
 use super::{Shared, State};
+use crate::workers;
 use std::io;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -140,12 +141,12 @@ impl Shared {
         &'a self,
         mut state: MutexGuard<'a, State>,
     ) -> Result<(), MutexGuard<'a, State>> {
-        if state.crowded || !state.waiters.is_empty() || !may_block() {
+        if state.crowded || !state.waiters.is_empty() || !workers::may_block() {
             return Err(state);
         }
         match state.pen.take() {
             Some(pen) if pen.has_room(&state) => {
-                tokio::task::block_in_place(|| self.write(state, pen));
+                workers::block(|| self.write(state, pen));
                 Ok(())
             }
             pen => {
@@ -218,9 +219,4 @@ impl Shared {
         }
         Some((state, pen))
     }
-}
-
-fn may_block() -> bool {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }

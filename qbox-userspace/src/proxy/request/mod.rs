@@ -15,6 +15,7 @@ use super::head;
 use super::inner::Phase as Life;
 use super::sock::{Acknowledging, Cut};
 use super::{Handler, orphan, sock};
+use crate::outbox::Place;
 use scan::{Phase, Scan};
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
@@ -98,6 +99,8 @@ pub(super) struct RequestSide<'a, H> {
     last: bool,
     late: Option<Pin<Box<Sleep>>>,
     acknowledging: Acknowledging,
+    /// For answers that are Qbox's own; made with the first one.
+    outgoing: Option<Arc<Place>>,
     /// When the bytes came that are looked at, and whether a head is among those that are to be written.
     came: Instant,
     passes: bool,
@@ -116,6 +119,7 @@ impl<'a, H: Handler> RequestSide<'a, H> {
             last: false,
             late: None,
             acknowledging: Acknowledging::default(),
+            outgoing: None,
             came: Instant::now(),
             passes: false,
         }

@@ -10,9 +10,11 @@ use super::super::reply::{self, CONTINUE, Terms};
 use super::super::{Handled, Handler, Listener, Reply, Taken, Verdict, sock};
 use super::scan::Phase;
 use super::{RequestEnd, RequestSide};
+use crate::outbox::Tells;
 use crate::upstream::Slices;
 use bytes::Bytes;
 use smol_str::SmolStr;
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::timeout;
@@ -198,8 +200,8 @@ impl<H: Handler> RequestSide<'_, H> {
             http10: request.http10,
             close,
         };
-        let bytes = reply::serialize(answer, terms, SystemTime::now());
-        if sock::write_all(self.link.client, &bytes).await.is_err() {
+        let bytes = Bytes::from(reply::serialize(answer, terms, SystemTime::now()));
+        if self.hand_out(&bytes).await.is_err() {
             return Err(RequestEnd::ClientBroke);
         }
         if close {
@@ -208,6 +210,19 @@ impl<H: Handler> RequestSide<'_, H> {
         self.link.update(|state| state.taking = false);
         self.next();
         Ok(())
+    }
+
+    /// To the client, with what else the worker has to send.
+    #[allow(unsafe_code)]
+    async fn hand_out(&mut self, bytes: &Bytes) -> io::Result<()> {
+        let place = self.outgoing.get_or_insert_default();
+        // SAFETY: the client's socket is lent to the request side, which has what is put.
+        let put = unsafe { place.put(self.link.client, [bytes, &Bytes::new()], Tells::Always) };
+        let sent = match put {
+            Some(put) => put.await?,
+            None => 0,
+        };
+        sock::write_all(self.link.client, bytes.get(sent..).unwrap_or_default()).await
     }
 
     /// Passes on what the handler was to look at, and could not be shown.

@@ -1,29 +1,25 @@
 //! A saga in hand: carry out, wait, decide, append, over and over until it has ended, or there is nothing to do for long. Errors:
 //! the journal's, with which it can't go on.
 
-use super::describe::Line;
 use super::effects::{Heard, carry_out, hear_out};
-use super::feed::Of;
+use super::hand::{Hand, of};
 use super::inbox::{Message, Order};
 use super::nested;
 use super::registry::Entry;
-use super::stats::News;
 use super::trace::Traced;
 use super::{ActError, Active, As, Listening, Refused, Replied, Shared};
 use crate::journal::{JournalError, Position};
 use crate::saga::{
-    AttemptEnd, Call, Command, Direction, Event, Input, Outcome, PlanHash, Reply, Saga, SagaId, SagaState,
-    StepId, Timestamp, Trigger,
+    AttemptEnd, Call, Command, Direction, Input, Outcome, PlanHash, Reply, Saga, SagaState, StepId,
+    Timestamp, Trigger,
 };
 use crate::upstream::Via;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -42,7 +38,10 @@ fn exchange(attempt: Attempt, call: impl Future<Output = Heard> + Send + 'static
 
 /// What a task goes on with.
 enum Woken {
-    By(Input),
+    /// That exchange has ended so; `true`: beyond its time.
+    Heard(Attempt, Heard, bool),
+    /// The moment has come that the machine wanted to be woken at.
+    Due,
     Told(Message),
 }
 
@@ -52,10 +51,11 @@ pub(super) enum Pause {
     /// It is final, and everybody knows.
     Ended,
     /// Nothing is to be done until that moment, or until somebody wants something of it.
-    Until(Option<Timestamp>),
+    Until(Option<Timestamp>, Kept),
 }
 
 /// What the journal doesn't hold of a saga that is put down.
+#[derive(Debug)]
 pub(super) struct Kept {
     pod: Option<Via>,
     next: u64,
@@ -78,14 +78,9 @@ pub(super) struct Drive<'a> {
     active: &'a mut Active,
     shared: &'a Shared,
     entry: &'a Entry,
-    saga: Saga,
     /// Where the trigger came from; `None` after a restart, which may have outlived the pod.
     pod: Option<Via>,
     destination: Option<SocketAddr>,
-    /// The number of the next event, and how far the journal is.
-    next: u64,
-    position: Position,
-    began: Timestamp,
     calls: FuturesUnordered<Exchange>,
     /// Exchanges whose time is over, and that are still listened to; most sagas have none.
     late: Option<FuturesUnordered<Exchange>>,
@@ -95,27 +90,15 @@ pub(super) struct Drive<'a> {
     late_until: Option<Timestamp>,
     /// It was said that nothing but these keeps the saga from its end.
     listens: bool,
-    /// The step whose attempt's end was heard of last, if it was neither applied nor had failed before.
-    open: Option<StepId>,
-    /// How long the attempt took whose end was heard of last.
-    took: Option<(StepId, Direction, Duration)>,
-    /// When its compensation began, if it has.
-    undoing: Option<Timestamp>,
     replied: bool,
-    /// As many of its steps are under way as may be.
-    held_back: bool,
     /// The callers' answer, where a restart has found that it was due.
     early: Option<Arc<Reply>>,
-    /// The journal doesn't have all that this process knows.
-    hides: bool,
     /// How long its history was when it was last said that it is stuck.
     told: u64,
     /// The attempts of the saga above that wait for this one to be undone.
     above: Vec<oneshot::Sender<Result<(), String>>>,
     /// Until its service has been tried for it; see `turns`.
     turn: Option<OwnedSemaphorePermit>,
-    /// Its spans, if they are recorded.
-    traced: Option<Box<Traced>>,
     _in_hand: InHand<'a>,
 }
 
@@ -136,6 +119,28 @@ impl Drop for InHand<'_> {
 }
 
 impl<'a> Drive<'a> {
+    fn new(active: &'a mut Active, shared: &'a Shared, entry: &'a Entry, saga: &Saga) -> Self {
+        Self {
+            active,
+            shared,
+            entry,
+            pod: None,
+            destination: saga.trigger().destination,
+            calls: FuturesUnordered::new(),
+            late: None,
+            in_flight: Vec::new(),
+            late_until: None,
+            listens: false,
+            replied: false,
+            early: None,
+            told: 0,
+            above: Vec::new(),
+            turn: None,
+            _in_hand: InHand::new(shared),
+        }
+    }
+
+    /// Begins it. What is decided is what [`Drive::run`] goes on with.
     pub(super) fn begin(
         active: &'a mut Active,
         shared: &'a Shared,
@@ -143,46 +148,20 @@ impl<'a> Drive<'a> {
         plan_hash: PlanHash,
         trigger: Trigger,
         pod: Via,
-    ) -> Result<Self, JournalError> {
+    ) -> Result<(Self, Box<Hand>), JournalError> {
         shared.journal.store_plan(plan_hash, &entry.plan)?;
-        let destination = trigger.destination;
         // The id's own random bits: an id is never used twice, so neither is a seed.
         let seed = (entry.id.0 as u64) ^ ((entry.id.0 >> 64) as u64);
         let began = shared.clock.now();
         let at_once = shared.settings.steps_in_flight;
         let plan = Arc::clone(&entry.plan);
         let (saga, events) = Saga::begin(entry.id, plan, plan_hash, seed, trigger, began, at_once);
-        let spans = shared.settings.spans.as_ref();
-        let mut drive = Self {
-            traced: Traced::new(spans, &saga, entry.arrived(), false),
-            active,
-            shared,
-            entry,
-            saga,
-            pod: Some(pod),
-            destination,
-            next: 0,
-            position: Position::default(),
-            began,
-            calls: FuturesUnordered::new(),
-            late: None,
-            in_flight: Vec::new(),
-            late_until: None,
-            listens: false,
-            open: None,
-            took: None,
-            undoing: None,
-            replied: false,
-            held_back: false,
-            early: None,
-            hides: false,
-            told: 0,
-            above: Vec::new(),
-            turn: None,
-            _in_hand: InHand::new(shared),
-        };
-        drive.append(events)?;
-        Ok(drive)
+        let mut drive = Self::new(active, shared, entry, &saga);
+        drive.pod = Some(pod);
+        let mut hand = Hand::new(saga, 0);
+        hand.traced = Traced::new(shared.settings.spans.as_ref(), &hand.saga, entry.arrived(), false);
+        hand.append(shared, entry, events)?;
+        Ok((drive, hand))
     }
 
     /// Goes on where the journal, of that many events, ends. The saga is told why, and decides what follows as it always does.
@@ -193,53 +172,30 @@ impl<'a> Drive<'a> {
         (saga, events): (Saga, u64),
         early: Option<Arc<Reply>>,
         why: Input,
-    ) -> Result<Self, JournalError> {
+    ) -> Result<(Self, Box<Hand>), JournalError> {
         let spans = shared.settings.spans.as_ref();
         let revived = why == Input::Revoked;
-        let mut drive = Self {
-            traced: None,
-            active,
-            shared,
-            entry,
-            pod: None,
-            destination: saga.trigger().destination,
-            began: saga.began(),
-            hides: saga.gap().is_some(),
-            saga,
-            next: events,
-            position: Position::default(),
-            calls: FuturesUnordered::new(),
-            late: None,
-            in_flight: Vec::new(),
-            late_until: None,
-            listens: false,
-            open: None,
-            took: None,
-            undoing: None,
-            // One that was committed has answered.
-            replied: why == Input::Revoked && entry.is_answered(),
-            held_back: false,
-            early,
-            told: 0,
-            above: Vec::new(),
-            turn: None,
-            _in_hand: InHand::new(shared),
-        };
-        drive.saga.limit(shared.settings.steps_in_flight);
+        let mut drive = Self::new(active, shared, entry, &saga);
+        // One that was committed has answered.
+        drive.replied = revived && entry.is_answered();
+        drive.early = early;
+        let mut hand = Hand::new(saga, events);
+        hand.hides = hand.saga.gap().is_some();
+        hand.saga.limit(shared.settings.steps_in_flight);
         let now = shared.clock.now();
         if spans.is_some() && !revived {
-            drive.traced = Traced::new(spans, &drive.saga, entry.arrived(), false);
-            drive.trace_what_was_sent(now);
+            hand.traced = Traced::new(spans, &hand.saga, entry.arrived(), false);
+            hand.trace_what_was_sent(shared, entry, now);
         }
-        let events = drive.saga.decide(why, now);
+        let events = hand.saga.decide(why, now);
         if revived {
-            drive.traced = Traced::new(spans, &drive.saga, now, true);
+            hand.traced = Traced::new(spans, &hand.saga, now, true);
         }
-        drive.append(events)?;
+        hand.append(shared, entry, events)?;
         if drive.replied {
-            drive.saga.reply_given();
+            hand.saga.reply_given();
         }
-        Ok(drive)
+        Ok((drive, hand))
     }
 
     pub(super) fn with_turn(mut self, turn: Option<OwnedSemaphorePermit>) -> Self {
@@ -255,94 +211,89 @@ impl<'a> Drive<'a> {
         mut saga: Saga,
         reply: Option<Arc<Reply>>,
         kept: Kept,
-    ) -> Self {
+    ) -> (Self, Box<Hand>) {
         saga.limit(shared.settings.steps_in_flight);
         if kept.replied {
             saga.reply_given();
         }
-        Self {
-            active,
-            shared,
-            entry,
-            pod: kept.pod,
-            destination: saga.trigger().destination,
-            began: saga.began(),
-            hides: false,
-            saga,
-            next: kept.next,
-            position: kept.position,
-            calls: FuturesUnordered::new(),
-            late: None,
-            in_flight: Vec::new(),
-            late_until: None,
-            listens: false,
-            open: None,
-            took: None,
-            undoing: kept.undoing,
-            traced: kept.traced,
-            replied: kept.replied,
-            held_back: kept.held_back,
-            early: reply.filter(|_| !kept.replied),
-            told: kept.told,
-            above: Vec::new(),
-            turn: None,
-            _in_hand: InHand::new(shared),
-        }
+        let mut drive = Self::new(active, shared, entry, &saga);
+        drive.pod = kept.pod;
+        drive.replied = kept.replied;
+        drive.early = reply.filter(|_| !kept.replied);
+        drive.told = kept.told;
+        let mut hand = Hand::new(saga, kept.next);
+        hand.position = kept.position;
+        hand.undoing = kept.undoing;
+        hand.traced = kept.traced;
+        hand.held_back = kept.held_back;
+        (drive, hand)
     }
 
-    /// Of a saga that [`Drive::run`] has said nothing is to be done for.
-    pub(super) fn put_down(self) -> Kept {
+    /// Of a saga that nothing is to be done for.
+    fn put_down(&mut self, hand: Box<Hand>) -> Kept {
         Kept {
-            pod: self.pod,
-            next: self.next,
-            position: self.position,
+            pod: self.pod.take(),
+            next: hand.next,
+            position: hand.position,
             replied: self.replied,
-            held_back: self.held_back,
+            held_back: hand.held_back,
             told: self.told,
-            undoing: self.undoing,
-            traced: self.traced,
+            undoing: hand.undoing,
+            traced: hand.traced,
         }
     }
 
     /// Runs the saga to its end, or until it can be put down. Dropping it, as any error does, closes the connections of the calls in
     /// flight.
-    pub(super) async fn run(&mut self) -> Result<Pause, JournalError> {
+    pub(super) async fn run(&mut self, mut lent: Box<Hand>) -> Result<Pause, JournalError> {
         loop {
+            let hand = &mut *lent;
             // Before its caller is answered, who may ask at once.
             if self.listens || self.hears_out() {
-                self.tell_listening();
+                self.tell_listening(hand);
             }
-            let wake = self.carry_out().await?;
-            if self.calls.is_empty() && self.is_over() {
-                self.end();
+            let wake = self.carry_out(hand).await?;
+            if self.calls.is_empty() && self.is_over(hand) {
+                self.end(hand);
                 return Ok(Pause::Ended);
             }
             // Of a paused saga time only brings the caller's answer.
-            let nothing_due = wake.is_none() || (self.saga.is_paused() && !self.entry.is_awaited());
-            let listens = self.hears_out() && self.saga.state() == SagaState::Compensating;
+            let nothing_due = wake.is_none() || (hand.saga.is_paused() && !self.entry.is_awaited());
+            let listens = self.hears_out() && hand.saga.state() == SagaState::Compensating;
             let rests = self.calls.is_empty() && nothing_due && !listens;
-            let counts_as = if rests { self.rest()? } else { As::Active };
+            let counts_as = if rests { self.rest(hand)? } else { As::Active };
             self.active.count_as(counts_as);
             let until = wake.filter(|_| !nothing_due);
             // Where the disk has failed it stays: it couldn't be read again as it is.
-            if self.can_be_put_down(until) && self.shared.journal.durable(self.position).await.is_ok() {
-                return Ok(Pause::Until(until));
+            if self.can_be_put_down(hand, until) && self.shared.journal.durable(hand.position).await.is_ok() {
+                return Ok(Pause::Until(until, self.put_down(lent)));
             }
             if rests {
                 self.turn = None;
             }
-            match self.next(wake).await {
-                Woken::By(input) => {
-                    let events = self.saga.decide(input, self.shared.clock.now());
-                    self.append(events)?;
+            // Who begins for a step of it meanwhile writes that down without this task.
+            self.entry.lent.lend(lent);
+            let woken = self.next(wake).await;
+            lent = self.entry.lent.take_back()?;
+            let hand = &mut *lent;
+            match woken {
+                Woken::Heard(attempt, heard, lingered) => {
+                    let input = self.heard(hand, attempt, heard, lingered);
+                    let events = hand.saga.decide(input, self.shared.clock.now());
+                    hand.append(self.shared, self.entry, events)?;
                 }
-                Woken::Told(Message::Order(order)) => self.obey(order)?,
+                Woken::Due => {
+                    let input = Input::Timer;
+                    let events = hand.saga.decide(input, self.shared.clock.now());
+                    hand.append(self.shared, self.entry, events)?;
+                }
+                Woken::Told(Message::Order(order)) => self.obey(hand, order)?,
                 Woken::Told(Message::Nested { step, child, answer }) => {
-                    let may = self.nest(&step, child)?;
+                    let may = hand.nest(self.shared, self.entry, &step, child)?;
                     // Who has gone away since never begins.
                     drop(answer.send(may));
                 }
-                Woken::Told(Message::Revoke(answer)) => self.revoke(answer).await?,
+                Woken::Told(Message::Revoke(answer)) => self.revoke(hand, answer).await?,
             }
         }
     }
@@ -353,9 +304,9 @@ impl<'a> Drive<'a> {
     }
 
     /// Says whether the saga only waits for what may come late.
-    fn tell_listening(&mut self) {
+    fn tell_listening(&mut self, hand: &Hand) {
         let steps = match self.calls.is_empty() {
-            true => self.saga.only_listens(),
+            true => hand.saga.only_listens(),
             false => Vec::new(),
         };
         self.listens = !steps.is_empty();
@@ -372,14 +323,14 @@ impl<'a> Drive<'a> {
     }
 
     /// The journal has all of it, nothing is in flight or listened to, and nothing is due soon.
-    fn can_be_put_down(&self, until: Option<Timestamp>) -> bool {
+    fn can_be_put_down(&self, hand: &Hand, until: Option<Timestamp>) -> bool {
         let quiet = self.calls.is_empty() && !self.hears_out() && self.above.is_empty();
         let far = until.is_none_or(|at| at.since(self.shared.clock.now()) >= self.shared.settings.far);
-        quiet && far && !self.hides && !self.entry.is_awaited() && self.entry.inbox.is_empty()
+        quiet && far && !hand.hides && !self.entry.is_awaited() && self.entry.inbox.is_empty()
     }
 
     /// Takes an operator's decision, or says why not. Who gave it waits until it is durable.
-    fn obey(&mut self, order: Order) -> Result<(), JournalError> {
+    fn obey(&mut self, hand: &mut Hand, order: Order) -> Result<(), JournalError> {
         // Counted before the look at `draining`, as a saga that starts.
         self.active.count_as(As::Active);
         let answer = if self.shared.draining.load(Ordering::SeqCst) {
@@ -387,7 +338,7 @@ impl<'a> Drive<'a> {
         } else if let Some(cause) = self.shared.journal.failure() {
             // It would halt the saga, and help nobody.
             Err(ActError::Journal(cause))
-        } else if let Some(objection) = self.saga.objection(&order.operator.action) {
+        } else if let Some(objection) = hand.saga.objection(&order.operator.action) {
             Err(ActError::NotNow(objection.to_owned()))
         } else if order.dry_run {
             Ok(None)
@@ -396,65 +347,43 @@ impl<'a> Drive<'a> {
             let (who, why) = (order.operator.who.clone(), order.operator.why.clone());
             let action = order.operator.action.clone();
             let input = Input::Operator(order.operator);
-            let events = self.saga.decide(input, self.shared.clock.now());
-            if let Err(error) = self.append(events) {
+            let events = hand.saga.decide(input, self.shared.clock.now());
+            if let Err(error) = hand.append(self.shared, self.entry, events) {
                 drop(order.answer.send(Err(ActError::Journal(error.to_string()))));
                 return Err(error);
             }
             tracing::info!(saga = %id, name, ?action, who, why, "an operator decided");
-            Ok(Some(self.position))
+            Ok(Some(hand.position))
         };
         // Whoever has gone away since may look at the history.
         drop(order.answer.send(answer));
         Ok(())
     }
 
-    /// A saga is about to begin for a step of this one. Says why it may not.
-    fn nest(&mut self, step: &str, child: SagaId) -> Result<Result<(), String>, JournalError> {
-        if let Some(cause) = self.shared.journal.failure() {
-            return Ok(Err(cause));
-        }
-        if self.saga.state() == SagaState::Committed {
-            return Ok(Ok(()));
-        }
-        let steps = (0..).map(StepId).zip(&self.entry.plan.steps);
-        let named = steps
-            .filter(|(_, known)| known.name == step)
-            .map(|(id, _)| id)
-            .next();
-        let Some(step) = named else {
-            return Ok(Err(format!("it has no step `{step}`")));
-        };
-        if let Some(objection) = self.saga.nesting_objection(step) {
-            return Ok(Err(objection.to_owned()));
-        }
-        let events = self
-            .saga
-            .decide(Input::Nested(step, child), self.shared.clock.now());
-        self.append(events)?;
-        Ok(Ok(()))
-    }
-
     /// The saga that this one is nested in undoes it, and waits for that.
-    async fn revoke(&mut self, answer: oneshot::Sender<Result<(), String>>) -> Result<(), JournalError> {
-        if self.saga.state() == SagaState::Committed {
+    async fn revoke(
+        &mut self,
+        hand: &mut Hand,
+        answer: oneshot::Sender<Result<(), String>>,
+    ) -> Result<(), JournalError> {
+        if hand.saga.state() == SagaState::Committed {
             // By a late answer it can be, with another attempt in flight: what that does must not come behind its undoing.
             while let Some((attempt, heard)) = self.calls.next().await {
-                let input = self.heard(attempt, heard, false);
-                let events = self.saga.decide(input, self.shared.clock.now());
-                self.append(events)?;
+                let input = self.heard(hand, attempt, heard, false);
+                let events = hand.saga.decide(input, self.shared.clock.now());
+                hand.append(self.shared, self.entry, events)?;
             }
             self.late = None;
             self.in_flight = Vec::new();
         }
-        if let Some(objection) = self.saga.revoke_objection() {
+        if let Some(objection) = hand.saga.revoke_objection() {
             drop(answer.send(Err(objection.to_owned())));
             return Ok(());
         }
-        let events = self.saga.decide(Input::Revoked, self.shared.clock.now());
-        self.append(events)?;
+        let events = hand.saga.decide(Input::Revoked, self.shared.clock.now());
+        hand.append(self.shared, self.entry, events)?;
         if self.replied {
-            self.saga.reply_given();
+            hand.saga.reply_given();
         }
         self.above.retain(|waits| !waits.is_closed());
         self.above.push(answer);
@@ -468,107 +397,41 @@ impl<'a> Drive<'a> {
         }
     }
 
-    fn append(&mut self, events: Vec<Event>) -> Result<(), JournalError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        // One allocation for all who keep them.
-        let events = Arc::new(events);
-        let (id, stamp) = (self.entry.id, self.entry.stamp.as_ref());
-        let recorded = self
-            .shared
-            .sealed(id, self.entry.plan.needs(), stamp, self.next, &events);
-        let apart = match recorded {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(recorded) => Some(Arc::new(recorded)),
-        };
-        self.hides |= apart.is_some();
-        let recorded = apart.as_ref().unwrap_or(&events);
-        self.position = self.shared.journal.append_shared(id, self.next, recorded)?;
-        self.next += events.len() as u64;
-        let plan = &self.entry.plan;
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            for event in events.iter() {
-                let event = &self.shared.settings.secrets.event(event);
-                tracing::debug!(saga = %self.entry.id, "{}", Line { event, plan, sent: None });
-            }
-        }
-        let undoing = |event: &Event| match event {
-            Event::Compensating { at } => Some(*at),
-            _ => None,
-        };
-        self.undoing = events.iter().find_map(undoing).or(self.undoing);
-        self.shared.stats.learn(&News {
-            plan,
-            saga: &self.saga,
-            open: self.open.take(),
-            began: self.began,
-            undoing: self.undoing,
-            events: &events,
-            took: self.took.take(),
-        });
-        if let Some(traced) = &mut self.traced {
-            traced.learn(&self.saga, plan, &self.shared.settings.secrets, &events);
-        }
-        // Few plans have as many steps.
-        if plan.steps.len() > self.shared.settings.steps_in_flight {
-            let held_back = self.saga.is_held_back();
-            if held_back && !self.held_back {
-                self.shared.stats.held_back();
-            }
-            self.held_back = held_back;
-        }
-        self.entry.update(|summary| summary.learn(&self.saga, &events));
-        self.shared
-            .feed
-            .events(&self.of(), &events, &self.shared.settings.secrets);
-        Ok(())
-    }
-
-    /// For those who look on.
-    fn of(&self) -> Of<'_> {
-        Of {
-            saga: self.entry.id,
-            plan: &self.entry.plan,
-            arrived: self.entry.arrived(),
-        }
-    }
-
     /// Carries out what has not begun, and says when the machine wants to be woken.
-    async fn carry_out(&mut self) -> Result<Option<Timestamp>, JournalError> {
+    async fn carry_out(&mut self, hand: &mut Hand) -> Result<Option<Timestamp>, JournalError> {
         let mut wake: Option<Timestamp> = None;
         let mut held_back = Vec::new();
         let mut reply = false;
-        for command in self.saga.commands() {
+        for command in hand.saga.commands() {
             match command {
                 Command::Call(call) if self.has_begun(&call) => {}
                 Command::Call(call) if call.durable_first => held_back.push(call),
-                Command::Call(call) => self.send(call),
+                Command::Call(call) => self.send(hand, call),
                 Command::Wake(timer) => wake = Some(wake.map_or(timer.at, |w| w.min(timer.at))),
                 Command::Reply => reply = !self.replied,
             }
         }
         // What is in memory alone has no place to wait for.
-        if (reply || !held_back.is_empty()) && self.position != Position::default() {
-            self.shared.journal.durable(self.position).await?;
+        if (reply || !held_back.is_empty()) && hand.position != Position::default() {
+            self.shared.journal.durable(hand.position).await?;
         }
         for call in held_back {
-            self.send(call);
+            self.send(hand, call);
         }
         if reply {
             let secrets = &self.shared.settings.secrets;
             let early = self.early.take();
-            if let Some(reply) = early.or_else(|| self.saga.reply(secrets).map(Arc::new)) {
-                self.saga.reply_given();
+            if let Some(reply) = early.or_else(|| hand.saga.reply(secrets).map(Arc::new)) {
+                hand.saga.reply_given();
                 let (at, status) = (self.shared.clock.now(), reply.status);
                 let replied = Replied { at, status };
-                if let Some(traced) = &mut self.traced {
+                if let Some(traced) = &mut hand.traced {
                     traced.answered(status);
                 }
                 self.entry.update(|summary| summary.replied = Some(replied));
-                self.shared.feed.replied(&self.of(), replied, secrets);
+                self.shared.feed.replied(&of(self.entry), replied, secrets);
                 self.replied = true;
-                match self.is_over() || self.hides {
+                match self.is_over(hand) || hand.hides {
                     true => self.entry.answer(Ok(reply)),
                     // It may last for days; its events tell the same.
                     false => self.entry.answer_once(Ok(reply)),
@@ -579,8 +442,8 @@ impl<'a> Drive<'a> {
     }
 
     /// Final, and everybody knows.
-    fn is_over(&self) -> bool {
-        self.replied && matches!(self.saga.state(), SagaState::Committed | SagaState::Compensated)
+    fn is_over(&self, hand: &Hand) -> bool {
+        self.replied && matches!(hand.saga.state(), SagaState::Committed | SagaState::Compensated)
     }
 
     fn has_begun(&self, call: &Call) -> bool {
@@ -588,23 +451,9 @@ impl<'a> Drive<'a> {
         self.in_flight.iter().any(|(begun, _)| *begun == attempt)
     }
 
-    /// Its attempts that the end of a process has cut off.
-    fn trace_what_was_sent(&mut self, now: Timestamp) {
-        let Some(traced) = &mut self.traced else {
-            return;
-        };
-        for command in self.saga.commands() {
-            if let Command::Call(call) = command {
-                let since = self.saga.in_flight_since(call.step, call.direction);
-                let secrets = &self.shared.settings.secrets;
-                traced.sends(&call, since.unwrap_or(now), &self.entry.plan, secrets);
-            }
-        }
-    }
-
-    fn send(&mut self, call: Call) {
+    fn send(&mut self, hand: &mut Hand, call: Call) {
         let attempt = (call.step, call.direction, call.attempt);
-        if let Some(traced) = &mut self.traced {
+        if let Some(traced) = &mut hand.traced {
             let secrets = &self.shared.settings.secrets;
             traced.sends(&call, self.shared.clock.now(), &self.entry.plan, secrets);
         }
@@ -615,14 +464,14 @@ impl<'a> Drive<'a> {
         };
         self.calls.push(match (call.direction, nested) {
             (Direction::Child(n), _) => {
-                let child = self.saga.child(call.step, n);
+                let child = hand.saga.child(call.step, n);
                 exchange(attempt, shared().undo(call, child))
             }
             (_, Err(nested::Stopped)) => exchange(attempt, std::future::pending()),
             (_, Ok(Some(found))) => exchange(attempt, nested::carry_out(shared(), call, found)),
             (_, Ok(None)) => {
                 let (upstream, pod) = (self.shared.upstream.clone(), self.pod.clone());
-                let http2 = self.saga.trigger().http2;
+                let http2 = hand.saga.trigger().http2;
                 exchange(attempt, carry_out(upstream, call, pod, self.destination, http2))
             }
         });
@@ -644,15 +493,15 @@ impl<'a> Drive<'a> {
             }
         };
         tokio::select! {
-            Some((attempt, heard)) = self.calls.next() => Woken::By(self.heard(attempt, heard, false)),
-            Some((attempt, heard)) = late => Woken::By(self.heard(attempt, heard, true)),
-            () = timer => Woken::By(Input::Timer),
+            Some((attempt, heard)) = self.calls.next() => Woken::Heard(attempt, heard, false),
+            Some((attempt, heard)) = late => Woken::Heard(attempt, heard, true),
+            () = timer => Woken::Due,
             message = self.entry.inbox.next() => Woken::Told(message),
         }
     }
 
     /// What an exchange, or what was heard of it beyond its time, tells the machine.
-    fn heard(&mut self, attempt: Attempt, (end, late): Heard, lingered: bool) -> Input {
+    fn heard(&mut self, hand: &mut Hand, attempt: Attempt, (end, late): Heard, lingered: bool) -> Input {
         let now = self.shared.clock.now();
         let begun = self.in_flight.iter().find(|(begun, _)| *begun == attempt);
         let began = begun.map(|(_, began)| *began);
@@ -662,9 +511,9 @@ impl<'a> Drive<'a> {
             self.in_flight = Vec::new();
         }
         let (step, direction, number) = attempt;
-        self.open = (!self.saga.is_settled(step)).then_some(step);
+        hand.open = (!hand.saga.is_settled(step)).then_some(step);
         // What is heard beyond its time took all of that.
-        self.took = began
+        hand.took = began
             .filter(|_| !lingered)
             .map(|began| (step, direction, now.since(began)));
         if !matches!(end, AttemptEnd::Held(_)) {
@@ -676,7 +525,7 @@ impl<'a> Drive<'a> {
                 attempt: number,
             };
             // Nothing follows from that alone.
-            self.saga.decide(listening, now);
+            hand.saga.decide(listening, now);
             let until = late.until().saturating_duration_since(Instant::now());
             self.late_until = self.late_until.max(Some(now.after(until)));
             self.late
@@ -692,8 +541,8 @@ impl<'a> Drive<'a> {
         })
     }
 
-    fn end(&mut self) {
-        let undone = match self.saga.state() {
+    fn end(&mut self, hand: &mut Hand) {
+        let undone = match hand.saga.state() {
             SagaState::Compensated => Ok(()),
             _ => Err("its pivot is applied, and can't be undone".to_owned()),
         };
@@ -703,35 +552,30 @@ impl<'a> Drive<'a> {
             summary.ended = Some(now);
             summary.listening = None;
         });
-        if let Some(traced) = self.traced.take() {
-            traced.end(&self.saga, now);
+        if let Some(traced) = hand.traced.take() {
+            traced.end(&hand.saga, now);
         }
         let (id, name) = (self.entry.id, &self.entry.plan.name);
-        let (state, took) = (self.saga.state().as_str(), now.since(self.began));
+        let (state, took) = (hand.saga.state().as_str(), now.since(hand.began));
         let summary = self.entry.summary();
         let failed_step = summary.failed_step.as_deref();
         // What goes well is counted; a line for each would be most of the log, and of what a saga costs.
         match failed_step {
             None => {
-                tracing::debug!(target: OUTCOME, saga = %id, name, state, ?took, trace = %self.trace(), "saga ended")
+                tracing::debug!(target: OUTCOME, saga = %id, name, state, ?took, trace = %hand.trace(), "saga ended")
             }
             Some(failed_step) => {
-                tracing::info!(target: OUTCOME, saga = %id, name, state, ?took, failed_step, trace = %self.trace(), "saga ended");
+                tracing::info!(target: OUTCOME, saga = %id, name, state, ?took, failed_step, trace = %hand.trace(), "saga ended");
             }
         }
     }
 
-    /// As `traceparent` has it.
-    fn trace(&self) -> String {
-        format!("{:032x}", self.saga.trace().id)
-    }
-
     /// Nothing is in flight, and no moment that anybody waits for is due: for whom it waits.
-    fn rest(&mut self) -> Result<As, JournalError> {
-        match self.saga.state() {
+    fn rest(&mut self, hand: &mut Hand) -> Result<As, JournalError> {
+        match hand.saga.state() {
             SagaState::Stuck => {
-                if self.told != self.next {
-                    self.told = self.next;
+                if self.told != hand.next {
+                    self.told = hand.next;
                     let (id, name) = (self.entry.id, &self.entry.plan.name);
                     for stuck in self.entry.summary().stuck {
                         let (step, cause) = (stuck.step, stuck.cause);
@@ -751,7 +595,7 @@ impl<'a> Drive<'a> {
                 )));
                 Ok(As::Stuck)
             }
-            SagaState::Running | SagaState::Compensating if self.saga.is_paused() => Ok(As::Paused),
+            SagaState::Running | SagaState::Compensating if hand.saga.is_paused() => Ok(As::Paused),
             // A machine that waits for nothing and has not ended would be a saga left behind unseen.
             state => Err(JournalError::Store(format!(
                 "the saga is {state:?} and waits for nothing: a bug"
@@ -784,7 +628,8 @@ mod tests {
             panic!("no key: a new saga");
         };
         let mut active = Active::enter(shared);
-        let mut drive = Drive::begin(&mut active, shared, &entry, hash, trigger, Via::Node).unwrap();
+        let (mut drive, mut hand) =
+            Drive::begin(&mut active, shared, &entry, hash, trigger, Via::Node).unwrap();
         // Its request fails, and nothing of it is sent: it waits to be turned back, but is paused.
         let pause = Operator {
             action: OperatorAction::Pause,
@@ -798,12 +643,12 @@ mod tests {
             end: AttemptEnd::TimedOut,
         };
         for input in [Input::Operator(pause), Input::Outcome(ended)] {
-            let events = drive.saga.decide(input, now);
-            drive.append(events).unwrap();
+            let events = hand.saga.decide(input, now);
+            hand.append(shared, &entry, events).unwrap();
         }
         let _caller = entry.subscribe();
-        let paused = tokio::time::timeout(Duration::from_secs(3600), drive.run()).await;
-        assert!(matches!(paused, Ok(Ok(Pause::Until(None)))), "{paused:?}");
+        let paused = tokio::time::timeout(Duration::from_secs(3600), drive.run(hand)).await;
+        assert!(matches!(paused, Ok(Ok(Pause::Until(None, _)))), "{paused:?}");
         assert_eq!(
             entry.summary().replied.unwrap().status,
             502,

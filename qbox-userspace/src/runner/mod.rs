@@ -17,6 +17,7 @@ mod drive;
 mod effects;
 mod feed;
 mod filter;
+mod hand;
 mod handle;
 mod handover;
 mod inbox;

@@ -3,6 +3,7 @@
 //! the room is needed, and is then the journal's to know.
 
 use super::answer::Answer;
+use super::hand::Lent;
 use super::inbox::Inbox;
 use super::{Outcome, Refused, State, Summary, caller_key};
 use crate::journal::{Outline, Stamp};
@@ -43,6 +44,7 @@ pub(super) struct Entry {
     pub(super) stamp: Option<Stamp>,
     summary: Mutex<Summary>,
     pub(super) inbox: Inbox,
+    pub(super) lent: Lent,
     answer: Answer,
 }
 
@@ -80,6 +82,7 @@ impl Entry {
             stamp,
             summary: Mutex::new(summary),
             inbox: Inbox::default(),
+            lent: Lent::default(),
             answer: Answer::default(),
         }
     }

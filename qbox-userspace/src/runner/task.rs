@@ -5,6 +5,7 @@
 //! finds may begin at rest too, until its turn comes (see `turns`). Errors halt the saga, with their cause.
 
 use super::drive::{Drive, Kept, Pause};
+use super::hand::Hand;
 use super::locks::{Held, Ticket};
 use super::recover::{Again, read_again};
 use super::registry::Entry;
@@ -200,7 +201,7 @@ async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
     let origin = *std::convert::identity(origin);
     let (guard, active) = (&own.guard, &mut own.active);
     let (shared, entry, lock) = (&guard.shared, &guard.entry, own.lock.take());
-    let (mut drive, lock) = match origin {
+    let ((mut drive, hand), lock) = match origin {
         Origin::Trigger {
             plan_hash,
             trigger,
@@ -221,7 +222,7 @@ async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
             // It had begun, so the lock is its own; nothing but itself could make it give up.
             let lock = wait_for(lock, Duration::MAX).await.unwrap_or(None);
             match Drive::take_up(active, shared, entry, (*saga, events), reply, Input::Recovered) {
-                Ok(drive) => (drive.with_turn(turn), lock),
+                Ok((drive, hand)) => ((drive.with_turn(turn), hand), lock),
                 Err(error) => {
                     guard.halt(&error.to_string());
                     return None;
@@ -231,7 +232,7 @@ async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
         // Without its lock: whoever has it may be the saga that undoes this one.
         Origin::Revoked { saga, events } => {
             match Drive::take_up(active, shared, entry, (*saga, events), None, Input::Revoked) {
-                Ok(drive) => (drive, None),
+                Ok(begun) => (begun, None),
                 Err(error) => {
                     guard.halt(&error.to_string());
                     return None;
@@ -243,7 +244,7 @@ async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
             (Drive::pick_up(active, shared, entry, *saga, reply, kept), lock)
         }
     };
-    match drive.run().await {
+    match drive.run(hand).await {
         Ok(Pause::Ended) => {
             if let Some(outline) = entry.outline() {
                 shared.journal.finish(outline);
@@ -251,8 +252,8 @@ async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
             shared.registry.retire(entry);
             None
         }
-        Ok(Pause::Until(until)) => {
-            let kept = drive.put_down();
+        Ok(Pause::Until(until, kept)) => {
+            drop(drive);
             own.lock = lock.map(Ticket::Now);
             Some((own, Rest::Kept(kept, until)))
         }
@@ -271,7 +272,7 @@ async fn begin<'a>(
     trigger: Trigger,
     pod: Via,
     lock: Option<Ticket>,
-) -> Result<(Drive<'a>, Option<Held>), Refused> {
+) -> Result<((Drive<'a>, Box<Hand>), Option<Held>), Refused> {
     let (shared, entry) = (&guard.shared, &guard.entry);
     // As long as the saga itself might take: the caller has reckoned with that.
     let mut closing = shared.closing.subscribe();
@@ -288,8 +289,8 @@ async fn begin<'a>(
     if entry.is_answered() {
         return Err(Refused::Orphan("its step is undone".to_owned()));
     }
-    let drive = Drive::begin(active, shared, entry, plan_hash, trigger, pod).map_err(Refused::NotBegun)?;
-    Ok((drive, lock))
+    let begun = Drive::begin(active, shared, entry, plan_hash, trigger, pod).map_err(Refused::NotBegun)?;
+    Ok((begun, lock))
 }
 
 /// However the task ends, the callers are answered, and the operators.
@@ -340,6 +341,8 @@ impl Drop for Guard {
             self.halt("a bug stopped its task");
         }
         self.entry.inbox.close();
+        // Let go of where it stood, it takes nothing more.
+        self.entry.lent.clear();
         self.shared.tasks.remove();
     }
 }

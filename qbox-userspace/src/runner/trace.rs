@@ -17,6 +17,7 @@ const MOMENTS: usize = 64;
 const TEXT: usize = 1024;
 
 /// The spans of one saga.
+#[derive(Debug)]
 pub(super) struct Traced {
     spans: Spans,
     trace: Trace,
@@ -35,6 +36,7 @@ pub(super) struct Traced {
 }
 
 /// An attempt in flight.
+#[derive(Debug)]
 struct Open {
     attempt: (StepId, Direction, u32),
     since: Timestamp,

@@ -132,14 +132,14 @@ impl Place {
             return None;
         }
         let outbox = HERE.with_borrow(Clone::clone)?;
-        *self.state() = State {
-            outbox: Some(Arc::clone(&outbox)),
-            failed: None,
-        };
         let mut inner = outbox.inner();
         if inner.queue.len() >= ROOM {
             return None;
         }
+        *self.state() = State {
+            outbox: Some(Arc::clone(&outbox)),
+            failed: None,
+        };
         // Before it is there: another thread may send it at once.
         let before = self.taken();
         inner.queue.push(Item {

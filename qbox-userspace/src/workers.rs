@@ -90,15 +90,12 @@ impl Workers {
 }
 
 fn runtime(number: usize) -> io::Result<Runtime> {
-    let outbox = match Outbox::new() {
-        Ok(outbox) => Some(outbox),
-        Err(error) => {
-            if number == 0 {
-                tracing::info!(%error, "no io_uring is to be had: each message that Qbox sends is a system call");
-            }
-            None
+    let missed = |error: &io::Error| {
+        if number == 0 {
+            tracing::info!(%error, "no io_uring is to be had: each message that Qbox sends is a system call");
         }
     };
+    let outbox = Outbox::new().inspect_err(missed).ok();
     let tasks_outbox = outbox.clone();
     let runtime = Builder::new_multi_thread()
         // Of this kind, and not for one thread alone, so that a saga may sync its journal without holding the others up.

@@ -279,14 +279,9 @@ impl<'a> Drive<'a> {
             match woken {
                 Woken::Heard(attempt, heard, lingered) => {
                     let input = self.heard(hand, attempt, heard, lingered);
-                    let events = hand.saga.decide(input, self.shared.clock.now());
-                    hand.append(self.shared, self.entry, events)?;
+                    hand.decide(self.shared, self.entry, input)?;
                 }
-                Woken::Due => {
-                    let input = Input::Timer;
-                    let events = hand.saga.decide(input, self.shared.clock.now());
-                    hand.append(self.shared, self.entry, events)?;
-                }
+                Woken::Due => hand.decide(self.shared, self.entry, Input::Timer)?,
                 Woken::Told(Message::Order(order)) => self.obey(hand, order)?,
                 Woken::Told(Message::Nested { step, child, answer }) => {
                     let may = hand.nest(self.shared, self.entry, &step, child)?;
@@ -347,8 +342,7 @@ impl<'a> Drive<'a> {
             let (who, why) = (order.operator.who.clone(), order.operator.why.clone());
             let action = order.operator.action.clone();
             let input = Input::Operator(order.operator);
-            let events = hand.saga.decide(input, self.shared.clock.now());
-            if let Err(error) = hand.append(self.shared, self.entry, events) {
+            if let Err(error) = hand.decide(self.shared, self.entry, input) {
                 drop(order.answer.send(Err(ActError::Journal(error.to_string()))));
                 return Err(error);
             }
@@ -370,8 +364,7 @@ impl<'a> Drive<'a> {
             // By a late answer it can be, with another attempt in flight: what that does must not come behind its undoing.
             while let Some((attempt, heard)) = self.calls.next().await {
                 let input = self.heard(hand, attempt, heard, false);
-                let events = hand.saga.decide(input, self.shared.clock.now());
-                hand.append(self.shared, self.entry, events)?;
+                hand.decide(self.shared, self.entry, input)?;
             }
             self.late = None;
             self.in_flight = Vec::new();
@@ -380,8 +373,7 @@ impl<'a> Drive<'a> {
             drop(answer.send(Err(objection.to_owned())));
             return Ok(());
         }
-        let events = hand.saga.decide(Input::Revoked, self.shared.clock.now());
-        hand.append(self.shared, self.entry, events)?;
+        hand.decide(self.shared, self.entry, Input::Revoked)?;
         if self.replied {
             hand.saga.reply_given();
         }

@@ -42,12 +42,8 @@ pub(super) struct Hand {
 #[derive(Debug, Default)]
 pub(super) struct Lent(Mutex<Held>);
 
-#[derive(Debug, Default)]
-struct Held {
-    hand: Option<Box<Hand>>,
-    /// With what somebody could not record what was decided.
-    failed: Option<JournalError>,
-}
+/// An error: with it somebody could not record what was decided, so that it is of no use any more.
+type Held = Option<Result<Box<Hand>, JournalError>>;
 
 impl Lent {
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -57,7 +53,7 @@ impl Lent {
 
     /// For the task, which waits.
     pub(super) fn lend(&self, hand: Box<Hand>) {
-        self.held().hand = Some(hand);
+        *self.held() = Some(Ok(hand));
     }
 
     /// For the task, which goes on.
@@ -65,20 +61,13 @@ impl Lent {
     /// # Errors
     /// Somebody has met one meanwhile.
     pub(super) fn take_back(&self) -> Result<Box<Hand>, JournalError> {
-        let mut held = self.held();
-        let hand = held.hand.take();
-        match (held.failed.take(), hand) {
-            (Some(error), _) => Err(error),
-            (None, Some(hand)) => Ok(hand),
-            (None, None) => Err(JournalError::Store(
-                "what is decided of the saga is nowhere: a bug".to_owned(),
-            )),
-        }
+        let nowhere = || JournalError::Store("what is decided of the saga is nowhere: a bug".to_owned());
+        self.held().take().unwrap_or_else(|| Err(nowhere()))
     }
 
     /// The task has gone.
     pub(super) fn clear(&self) {
-        *self.held() = Held::default();
+        *self.held() = None;
     }
 
     /// Records that a saga begins for a step, or says why it may not. `None`: the task is at work, and has to be asked.
@@ -90,11 +79,13 @@ impl Lent {
         child: SagaId,
     ) -> Option<Result<(), String>> {
         let mut held = self.held();
-        let hand = held.hand.as_mut()?;
+        let Some(Ok(hand)) = held.as_mut() else {
+            return None;
+        };
         match hand.nest(shared, entry, step, child) {
             Ok(may) => Some(may),
             Err(error) => {
-                held.failed = Some(error);
+                *held = Some(Err(error));
                 None
             }
         }
@@ -143,9 +134,19 @@ impl Hand {
         if let Some(objection) = self.saga.nesting_objection(step) {
             return Ok(Err(objection.to_owned()));
         }
-        let events = self.saga.decide(Input::Nested(step, child), shared.clock.now());
-        self.append(shared, entry, events)?;
+        self.decide(shared, entry, Input::Nested(step, child))?;
         Ok(Ok(()))
+    }
+
+    /// Has the machine decide what follows, now, and records that.
+    pub(super) fn decide(
+        &mut self,
+        shared: &Shared,
+        entry: &Entry,
+        input: Input,
+    ) -> Result<(), JournalError> {
+        let events = self.saga.decide(input, shared.clock.now());
+        self.append(shared, entry, events)
     }
 
     /// Records what was decided, and tells those who look on.
@@ -289,6 +290,7 @@ mod tests {
         hand.next += 1;
         entry.lent.lend(hand);
         assert_eq!(nest("hotel"), None);
+        assert_eq!(nest("car"), None, "nor is it asked again");
         assert!(matches!(entry.lent.take_back(), Err(JournalError::Order { .. })));
         entry.lent.clear();
         assert!(entry.lent.take_back().is_err());

@@ -2,7 +2,8 @@
 //!
 //! A saga whose trigger was sent for a step of another one of this node is announced there before it begins, and begins only once
 //! that is recorded: the journal is in order, so that whatever of the child is on disk, its parent knows of it. Who announces it records it
-//! (see `hand`), unless the parent's task is at work: then that is told. When the parent undoes the step, it turns the child back, whether that is still running or was committed long ago.
+//! (see `hand`), unless the parent's task is at work: then that is told. When the parent undoes the step, it turns the child back, whether
+//! that is still running or was committed long ago.
 //!
 //! A step whose request is the trigger of another saga of this node starts it here, without a connection.
 //!

@@ -1,13 +1,16 @@
 //! The release build: the eBPF object first, then the binaries that carry it.
 
-use crate::build_ebpf;
 use crate::toolchain::target_folder;
 use crate::ui::{call, cargo, step};
+use crate::{build_ebpf, profile};
 use anyhow::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The variable that tells suites and measurements which Qbox to run.
 pub(crate) const BINARY_VARIABLE: &str = "QBOX_BIN";
+/// The variable that tells suites whether that Qbox was built with a profile: `yes` or `no`.
+pub(crate) const PROFILED_VARIABLE: &str = "QBOX_PROFILED";
 /// The variable that tells the userspace crates' build script where the programs are.
 pub(crate) const OBJECT_VARIABLE: &str = "QBOX_EBPF_OBJECT";
 
@@ -25,22 +28,37 @@ pub(crate) fn release_without_ebpf() -> Result<()> {
     binaries(Some(&earlier).filter(|object| object.is_file()))
 }
 
-/// Always the same packages, and with them the same features, so that no call rebuilds what another has built.
+/// Builds the same Qbox into another folder, with this flag in place of a release's, and says where it is: what a profile is made with.
+pub(crate) fn counting(folder: &Path, flag: &str) -> Result<PathBuf> {
+    let mut build = of_all(Some(&build_ebpf::object()))?;
+    build.arg("--target-dir").arg(folder);
+    profile::flags(&mut build, &[flag]);
+    call(&mut build)?;
+    Ok(folder.join("release/qbox"))
+}
+
 fn binaries(object: Option<&PathBuf>) -> Result<()> {
     step("Building the release binaries", || {
-        let mut build = cargo();
-        build.current_dir(crate::root()?).args([
-            "build",
-            "--release",
-            "--bins",
-            "--package=qbox-userspace",
-            "--package=qbox-tests",
-        ]);
-        if let Some(object) = object {
-            build.env(OBJECT_VARIABLE, object);
-        }
+        let mut build = of_all(object)?;
+        profile::used_by(&mut build)?;
         call(&mut build)
     })
+}
+
+/// Always the same packages, and with them the same features, so that no call rebuilds what another has built, and a profile fits.
+fn of_all(object: Option<&PathBuf>) -> Result<Command> {
+    let mut build = cargo();
+    build.current_dir(crate::root()?).args([
+        "build",
+        "--release",
+        "--bins",
+        "--package=qbox-userspace",
+        "--package=qbox-tests",
+    ]);
+    if let Some(object) = object {
+        build.env(OBJECT_VARIABLE, object);
+    }
+    Ok(build)
 }
 
 /// Where a release binary is.

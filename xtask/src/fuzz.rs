@@ -3,12 +3,12 @@
 //! The coverage that libFuzzer goes by comes from flags that any stable compiler has, so neither a nightly nor cargo-fuzz
 //! is needed. What is built for it has a folder of its own, `target/fuzz`, where corpora and findings are kept, too.
 
-use crate::toolchain::target_folder;
+use crate::toolchain::{self, target_folder};
 use crate::ui::{call, cargo, step};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Every edge of the program counted, comparisons seen.
 const COVERAGE: [&str; 6] = [
@@ -111,7 +111,7 @@ fn known() -> Result<Vec<String>> {
 }
 
 fn build() -> Result<PathBuf> {
-    let host = host()?;
+    let host = toolchain::compiled()?.host;
     let folder = target_folder().join("fuzz");
     let mut build = cargo();
     // With a target named, the flags are for the program alone and not for what runs while it is built.
@@ -128,13 +128,4 @@ fn build() -> Result<PathBuf> {
         .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\u{1f}"));
     call(&mut build)?;
     Ok(folder.join(host).join("fuzz/qbox-fuzz"))
-}
-
-/// The compiler's own target.
-fn host() -> Result<String> {
-    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    let output = rustc.arg("-vV").stderr(Stdio::inherit()).output();
-    let text = String::from_utf8(output.context("can't start rustc")?.stdout)?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not say what its host is")?.to_owned())
 }

@@ -10,6 +10,7 @@ mod hardened;
 mod image;
 mod lint;
 mod packages;
+mod profile;
 mod run;
 mod sim;
 mod test;
@@ -85,6 +86,8 @@ enum Task {
     Topology(topology::Topology),
     /// Let libFuzzer look for input that breaks a promise: a minute each target, status 0 if there is none.
     Fuzz(fuzz::Fuzz),
+    /// Count what of Qbox runs under load, and write the profile that release builds are optimised by; needs root, and some minutes.
+    Profile,
     /// Run other projects' test suites in a pod, without Qbox and through it, and compare each test's end.
     Conformance,
 }
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Task::Chaos(trial) => chaos::run(&trial),
         Task::Topology(topology) => topology::run(&topology),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
+        Task::Profile => profile::run(),
         Task::Conformance => test::conformance(),
     };
     match done {

@@ -1,7 +1,7 @@
 //! Every test: the unit and property tests of all crates, and the end-to-end suites against the release binary.
 
 use crate::ui::{call, cargo, step};
-use crate::{build, hardened, packages, tools};
+use crate::{build, hardened, packages, profile, tools};
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
@@ -44,5 +44,7 @@ fn with_binary(object: &Path) -> Result<Command> {
     test.env(build::OBJECT_VARIABLE, object);
     test.env(build::BINARY_VARIABLE, build::binary("qbox"));
     test.env(packages::VARIABLE, packages::folder());
+    let profiled = profile::is_used()?;
+    test.env(build::PROFILED_VARIABLE, if profiled { "yes" } else { "no" });
     Ok(test)
 }

@@ -101,6 +101,58 @@ pub(crate) fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
+/// What compiles Qbox itself.
+pub(crate) struct Compiled {
+    /// As `1.95.0`.
+    pub(crate) release: String,
+    /// As `x86_64-unknown-linux-gnu`.
+    pub(crate) host: String,
+}
+
+/// The compiler of all but the programs for the kernel.
+///
+/// # Errors
+/// It can't be started, or doesn't say what it is.
+pub(crate) fn compiled() -> Result<Compiled> {
+    let text = output(rustc().arg("-vV"))?;
+    let says = |what: &str| {
+        let said = text.lines().find_map(|line| line.strip_prefix(what));
+        said.map(str::to_owned)
+            .with_context(|| format!("rustc -vV says no `{what}`:\n{text}"))
+    };
+    Ok(Compiled {
+        release: says("release: ")?,
+        host: says("host: ")?,
+    })
+}
+
+fn rustc() -> Command {
+    Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+/// One of the programs of the compiler's own LLVM, which rustup installs if need be.
+///
+/// # Errors
+/// It isn't there and can't be installed.
+pub(crate) fn llvm_tool(name: &str) -> Result<PathBuf> {
+    let tool = || -> Result<PathBuf> {
+        let root = sysroot(rustc())?;
+        Ok(root
+            .join("lib/rustlib")
+            .join(compiled()?.host)
+            .join("bin")
+            .join(name))
+    };
+    if !tool()?.is_file() {
+        if !is_there("rustup") {
+            bail!("there is no rustup to install {name} with (its component llvm-tools)");
+        }
+        say(&format!("Adding rustup's component llvm-tools: {name} is in it."));
+        run(Command::new("rustup").args(["component", "add", "llvm-tools"]))?;
+    }
+    tool()
+}
+
 /// Finds the toolchain, or installs what is missing of it. When all is there, this costs a call or two of `rustc -vV`.
 ///
 /// # Errors

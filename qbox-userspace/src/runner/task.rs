@@ -246,6 +246,8 @@ async fn work(mut own: Own, origin: Box<Origin>) -> Option<(Own, Rest)> {
     };
     match drive.run(hand).await {
         Ok(Pause::Ended) => {
+            // Its callers' answer is on its way first: what follows is for nobody who waits.
+            tokio::task::yield_now().await;
             if let Some(outline) = entry.outline() {
                 shared.journal.finish(outline);
             }

@@ -110,7 +110,7 @@ pub fn press(press: &Press) -> Result<()> {
             each(after.syncs - before.syncs),
         );
     }
-    Ok(())
+    stage.end()
 }
 
 fn measure(stage: &Stage, system: System, shape: Shape, span: Duration) -> Result<Found> {

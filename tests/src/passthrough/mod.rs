@@ -24,7 +24,8 @@ use crate::pod::Pod;
 use crate::poll::{DEADLINE, wait_for};
 use crate::process::{self, Calls};
 use crate::qbox::{Qbox, Settings};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::path::PathBuf;
 use std::process::Command;
@@ -92,7 +93,7 @@ pub fn measure(options: &Options) -> Result<()> {
     let mut ways = vec![Way::new("direct", format!("http://{origin}:{ALONE}"), None)];
     let mut settings = Settings::saga(saga());
     settings.level = Some("warn");
-    let qbox = on_first_processor(|| Qbox::start(&node, &settings))?;
+    let mut qbox = on_first_processor(|| Qbox::start(&node, &settings))?;
     qbox.wait_for_pod("load")?;
     ways.push(Way::new(
         "Qbox",
@@ -132,6 +133,9 @@ pub fn measure(options: &Options) -> Result<()> {
         take_turns(&mut ways, &load, options)?;
     }
     let text = table::markdown(&ways, !options.calls_alone);
+    // One that counts (`cargo xtask profile`) tells what it counted when it ends by itself.
+    let status = qbox.stop(Signal::TERM)?;
+    ensure!(status.success(), "Qbox ended with {status}: {}", qbox.log());
     if options.own_alone || options.calls_alone {
         println!("{text}");
         return Ok(());

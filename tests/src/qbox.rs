@@ -3,7 +3,7 @@
 use crate::admin::Admin;
 use crate::node::Node;
 use crate::poll::{DEADLINE, wait_for};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -329,6 +329,16 @@ impl Qbox {
             self.signal(signal)?;
         }
         self.wait()
+    }
+
+    /// Has it end in good order. One that counts (`cargo xtask profile`) tells then what it counted.
+    ///
+    /// # Errors
+    /// It ends with another status than 0.
+    pub fn end(&mut self) -> Result<()> {
+        let status = self.stop(Signal::TERM)?;
+        ensure!(status.success(), "Qbox ended with {status}:\n{}", self.log());
+        Ok(())
     }
 }
 

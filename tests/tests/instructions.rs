@@ -66,10 +66,8 @@ fn whole_life(saga: &str, method: &str, count: u32) -> Result<f64> {
 /// No dearer than the figure; and no cheaper either, or the figure is to be lowered.
 fn held(what: &str, saga: &str, method: &str, [profiled, plain]: [f64; 2]) -> Result<()> {
     // A compiler that no profile was made with builds without.
-    let figure = match env::var("QBOX_PROFILED") {
-        Ok(profiled) if profiled == "no" => plain,
-        _ => profiled,
-    };
+    let without = env::var("QBOX_PROFILED").is_ok_and(|profiled| profiled == "no");
+    let figure = if without { plain } else { profiled };
     let (few, many) = (whole_life(saga, method, FEW)?, whole_life(saga, method, MANY)?);
     let each = (many - few) / f64::from(MANY - FEW) / 1000.0;
     println!("{what}: {each:.1} thousand instructions");

@@ -31,21 +31,15 @@ const LOADS: [[&str; 4]; 8] = [
     ["4-0", "disk", "open", "100"],
 ];
 
-/// Has a release build use this compiler's profile, if it has one.
+/// Has a release build use this compiler's profile, or says why it can't.
 pub(crate) fn used_by(build: &mut Command) -> Result<()> {
-    let compiled = toolchain::compiled()?;
-    let kept = kept(&compiled)?;
-    if !kept.is_file() {
-        let (release, host) = (compiled.release, compiled.host);
-        eprintln!(
-            "    no profile was made with Rust {release} on {host}: this Qbox is slower than it could be"
-        );
-        return Ok(());
-    }
-    if let Some(name) = flags_are_set() {
-        eprintln!("    {name} is set: this Qbox is built without its profile, and slower than it could be");
-        return Ok(());
-    }
+    let kept = match usable()? {
+        Ok(kept) => kept,
+        Err(why) => {
+            eprintln!("    {why}: this Qbox is built without a profile, and slower than it could be");
+            return Ok(());
+        }
+    };
     let profile = by_content(&kept)?;
     // What has changed since is known to be without.
     flags(
@@ -60,7 +54,21 @@ pub(crate) fn used_by(build: &mut Command) -> Result<()> {
 
 /// Whether release builds use one here.
 pub(crate) fn is_used() -> Result<bool> {
-    Ok(flags_are_set().is_none() && kept(&toolchain::compiled()?)?.is_file())
+    Ok(usable()?.is_ok())
+}
+
+/// This compiler's, or why there is none to use.
+fn usable() -> Result<Result<PathBuf, String>> {
+    let compiled = toolchain::compiled()?;
+    let kept = kept(&compiled)?;
+    Ok(if !kept.is_file() {
+        let (release, host) = (compiled.release, compiled.host);
+        Err(format!("no profile was made with Rust {release} on {host}"))
+    } else if let Some(name) = flags_are_set() {
+        Err(format!("{name} is set"))
+    } else {
+        Ok(kept)
+    })
 }
 
 /// `cargo xtask profile`.
@@ -150,7 +158,8 @@ fn by_content(kept: &Path) -> Result<PathBuf> {
     bytes.hash(&mut hash);
     let folder = target_folder().join("profile/used");
     let copy = folder.join(format!("{:016x}.profdata", hash.finish()));
-    if !copy.is_file() {
+    // Not each time: cargo builds anew for one that is younger. One that was half written has its name all the same.
+    if fs::read(&copy).ok().as_ref() != Some(&bytes) {
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         fs::write(&copy, &bytes).with_context(|| format!("can't write {}", copy.display()))?;
     }

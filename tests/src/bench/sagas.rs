@@ -88,7 +88,7 @@ pub fn press(press: &Press) -> Result<()> {
     let shape = Shape::from_key(&press.shape)?;
     let system = System::ALL.into_iter().find(|system| system.way() == press.way);
     let system = system.context("a system is hop, disk or none")?;
-    let stage = Stage::set(&Setup {
+    let mut stage = Stage::set(&Setup {
         shapes: vec![shape],
         ..Setup::default()
     })?;
@@ -110,7 +110,7 @@ pub fn press(press: &Press) -> Result<()> {
             each(after.syncs - before.syncs),
         );
     }
-    stage.end()
+    stage.qbox.end()
 }
 
 fn measure(stage: &Stage, system: System, shape: Shape, span: Duration) -> Result<Found> {

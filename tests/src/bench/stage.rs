@@ -11,7 +11,6 @@ use crate::process::processor_time;
 use crate::qbox::{Qbox, Settings};
 use crate::world::PORT;
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -197,13 +196,6 @@ impl Stage {
             _pods: below.into_iter().chain(between).collect(),
             _node: node,
         })
-    }
-
-    /// Ends it, Qbox by itself: one that counts (`cargo xtask profile`) tells then what it counted.
-    pub(super) fn end(mut self) -> Result<()> {
-        let status = self.qbox.stop(Signal::TERM)?;
-        ensure!(status.success(), "Qbox ended with {status}: {}", self.qbox.log());
-        Ok(())
     }
 
     /// Loads the target from the client's pod.

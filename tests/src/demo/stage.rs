@@ -9,7 +9,6 @@ use crate::qbox::{Qbox, binary, workspace};
 use crate::service::{Act, Service};
 use crate::world::World;
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -170,13 +169,10 @@ impl Stage {
 
     /// Stops Qbox in good order; all else goes when this is dropped.
     pub(super) fn stop(&mut self) -> Result<()> {
-        let qbox = match self {
-            Self::Pods(world) => &mut world.qbox,
-            Self::Explicit(world) => &mut world.qbox,
-        };
-        let status = qbox.stop(Signal::TERM)?;
-        ensure!(status.success(), "Qbox ended with {status}:\n{}", qbox.log());
-        Ok(())
+        match self {
+            Self::Pods(world) => world.qbox.end(),
+            Self::Explicit(world) => world.qbox.end(),
+        }
     }
 }
 

@@ -24,8 +24,7 @@ use crate::pod::Pod;
 use crate::poll::{DEADLINE, wait_for};
 use crate::process::{self, Calls};
 use crate::qbox::{Qbox, Settings};
-use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
+use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::path::PathBuf;
 use std::process::Command;
@@ -133,9 +132,7 @@ pub fn measure(options: &Options) -> Result<()> {
         take_turns(&mut ways, &load, options)?;
     }
     let text = table::markdown(&ways, !options.calls_alone);
-    // One that counts (`cargo xtask profile`) tells what it counted when it ends by itself.
-    let status = qbox.stop(Signal::TERM)?;
-    ensure!(status.success(), "Qbox ended with {status}: {}", qbox.log());
+    qbox.end()?;
     if options.own_alone || options.calls_alone {
         println!("{text}");
         return Ok(());

@@ -76,10 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
             while !stop.within(Duration::from_secs(1)) {}
         }
     }
-    let qbox = stage.qbox.as_mut().context("no Qbox runs")?;
-    let status = qbox.stop(Signal::TERM)?;
-    ensure!(status.success(), "Qbox ended with {status}:\n{}", qbox.log());
-    Ok(())
+    stage.qbox.as_mut().context("no Qbox runs")?.end()
 }
 
 /// Writes the saga files into a folder that is named for the graph.

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const OFTEN: Duration = Duration::from_secs(1);
 /// So many bytes are filed at once.
 pub(super) const MUCH: usize = 1 << 20;
+/// With so many the filer doesn't stand back.
+pub(super) const BEHIND: usize = 4 * MUCH;
 /// How often old sagas are looked for.
 const TIDY: Duration = Duration::from_secs(60);
 /// How soon again if there are more of them than go in one transaction.
@@ -48,6 +50,8 @@ impl Filer {
     /// Until it is told to stop and nothing is to be filed, or an error.
     pub(super) fn run(mut self) {
         let mut tidied: Option<Instant> = None;
+        let shared = Arc::clone(&self.shared);
+        shared.background.enter();
         if let Err(error) = self.learn_keys() {
             return self.shared.fail(&describe(&self.path, &error));
         }
@@ -59,7 +63,9 @@ impl Filer {
                 Next::Broken => return,
                 Next::File(batch, last) => {
                     most += 2 * batch.len();
-                    let filed = file(&mut self.connection, &batch, last, None);
+                    let filed = shared
+                        .background
+                        .run(|| file(&mut self.connection, &batch, last, None));
                     // Before it is no longer found in the batch.
                     batch.keys().for_each(|key| self.shared.keys.add(key));
                     filed.map(|()| self.shared.filed(last))
@@ -72,7 +78,7 @@ impl Filer {
                     self.learn_keys()?;
                 }
                 if due {
-                    tidied = self.tidy(most)?.then(Instant::now);
+                    tidied = shared.background.run(|| self.tidy(most))?.then(Instant::now);
                 }
                 Ok(())
             });
@@ -121,6 +127,7 @@ impl Filer {
                     let batch = Arc::new(std::mem::take(&mut state.pending));
                     state.unfiled = None;
                     state.filing = Arc::clone(&batch);
+                    self.shared.background.is_behind(batch.bytes() >= BEHIND);
                     return Next::File(batch, state.position);
                 }
                 _ => {}

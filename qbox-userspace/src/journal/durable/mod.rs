@@ -8,6 +8,7 @@
 //! Must not know HTTP or what an event means, but for the first of a saga. Errors: [`OpenError`] at the start, then
 //! [`JournalError`].
 
+mod background;
 mod codec;
 mod filer;
 mod keys;
@@ -23,6 +24,7 @@ pub use schema::OpenError;
 
 use super::{History, Journal, JournalError, Load, Outline, Page, Pending, Position, Query};
 use crate::saga::{Event, Plan, PlanHash, SagaId};
+use background::{Background, Hurry};
 use filer::Filer;
 use keys::Keys;
 use log::{HEADER, Log};
@@ -32,6 +34,7 @@ use rusqlite::Connection;
 use state::{OpenSaga, Shared, State};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -157,6 +160,7 @@ impl Durable {
             file: Condvar::new(),
             news: Condvar::new(),
             keys: Keys::default(),
+            background: Background::default(),
         });
         let writer = Arc::clone(&shared);
         let filer = Filer {
@@ -200,6 +204,20 @@ impl Durable {
     }
 }
 
+/// A connection that reads. SQLite has locks that it may have to wait for while the filer holds them.
+struct Reading<'a> {
+    connection: MutexGuard<'a, Connection>,
+    _hurry: Hurry<'a>,
+}
+
+impl Deref for Reading<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
 impl Drop for Durable {
     fn drop(&mut self) {
         self.finish_writing();
@@ -212,6 +230,7 @@ impl Durable {
         self.shared.state().stop = true;
         self.shared.work.notify_all();
         self.shared.file.notify_all();
+        let _hurry = self.shared.background.hurry();
         for thread in std::mem::take(&mut *self.threads()) {
             drop(thread.join());
         }
@@ -454,8 +473,7 @@ impl Journal for Durable {
 
     fn list(&self, query: &Query, page: &Page) -> Result<Vec<Outline>, JournalError> {
         self.have_filed();
-        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        read::list(&lists, query, page).map_err(|e| self.unreadable(&e))
+        read::list(&self.reading(&self.lists), query, page).map_err(|e| self.unreadable(&e))
     }
 
     fn load(&self) -> Load {
@@ -493,8 +511,15 @@ impl Journal for Durable {
 }
 
 impl Durable {
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reader(&self) -> Reading<'_> {
+        self.reading(&self.reader)
+    }
+
+    fn reading<'a>(&'a self, connection: &'a Mutex<Connection>) -> Reading<'a> {
+        Reading {
+            _hurry: self.shared.background.hurry(),
+            connection: connection.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     fn unreadable(&self, error: &rusqlite::Error) -> JournalError {
@@ -533,6 +558,7 @@ impl Durable {
     fn have_filed(&self) {
         let mut state = self.shared.state();
         let wanted = state.position;
+        let _hurry = self.shared.background.hurry();
         let since = Instant::now();
         while state.filed < wanted && !state.broken && since.elapsed() < FILED_WITHIN {
             self.shared.ask_to_file(&mut state);

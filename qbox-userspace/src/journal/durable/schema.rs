@@ -250,6 +250,8 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // A page that is written again and again goes into the file once for all of that. In pages of 4 KiB.
     connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
+    // What one filing changes stays in memory until it is committed: pages that had to make room would be written and read again. In KiB.
+    connection.pragma_update(None, "cache_size", -8192)?;
     // After a checkpoint the log is cut back to this.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)
 }

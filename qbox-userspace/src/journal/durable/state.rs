@@ -1,6 +1,7 @@
 //! What the threads that write the journal and all others know together: what is queued, how far the log, the disk and the file are, and
 //! who waits for that.
 
+use super::background::Background;
 use super::filer;
 use super::keys::Keys;
 use super::log::HEADER;
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) news: Condvar,
     /// What the file may have.
     pub(super) keys: Keys,
+    /// Whether the filer stands back.
+    pub(super) background: Background,
 }
 
 /// Somebody who waits for a place in the order to be durable.
@@ -127,6 +130,9 @@ impl Shared {
             }
             None => Vec::new(),
         };
+        if state.pending.bytes() >= filer::BEHIND || pen.needs_filing(&state) {
+            self.background.is_behind(true);
+        }
         state.pen = Some(pen);
         let count = told.len();
         if synced.is_some() {

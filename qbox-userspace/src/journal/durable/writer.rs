@@ -64,6 +64,11 @@ impl Pen {
         self.log.has_room(state.queue.len(), state.filed)
     }
 
+    /// Whether it will wait for the file soon.
+    pub(super) fn needs_filing(&self, state: &State) -> bool {
+        self.log.is_half_full(state.filed)
+    }
+
     fn take(&mut self, state: &mut State) -> Next {
         let mut spare = std::mem::take(&mut self.spare);
         spare.clear();
@@ -210,6 +215,7 @@ impl Shared {
         mut state: MutexGuard<'a, State>,
         pen: Box<Pen>,
     ) -> Option<(MutexGuard<'a, State>, Box<Pen>)> {
+        let _hurry = (!pen.has_room(&state)).then(|| self.background.hurry());
         while !pen.has_room(&state) {
             if state.broken {
                 return None;

@@ -286,7 +286,7 @@ impl Default for Config {
                 http2_streams: 4096,
                 sagas_in_flight: 20_000,
                 steps_in_flight: 64,
-                upstream_connections: 64,
+                upstream_connections: 256,
                 depth: 8,
                 observed: 1000,
             },

@@ -60,8 +60,8 @@ impl Default for Settings {
         Self {
             hosts: Hosts::default(),
             workers: 1,
-            max_idle_per_upstream: 32,
-            max_idle: 512,
+            max_idle_per_upstream: 256,
+            max_idle: 4096,
             idle_timeout: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(5),
             max_calls: 4096,

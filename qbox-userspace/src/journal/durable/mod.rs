@@ -328,7 +328,10 @@ impl Journal for Durable {
         let (tell, told) = oneshot::channel();
         state.waiters.push((position.0, tell));
         // Who writes looks again afterwards.
-        let wake = state.pen.is_some() && state.wakes_thread(Doing::Dozes);
+        let wake = match state.crowd {
+            Some(crowd) => state.waiters.len() == crowd,
+            None => state.pen.is_some() && state.wakes_thread(Doing::Dozes),
+        };
         drop(state);
         if wake {
             self.shared.work.notify_one();

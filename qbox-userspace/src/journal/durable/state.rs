@@ -65,6 +65,8 @@ pub(super) struct State {
     /// For who writes next, unless someone does.
     pub(super) pen: Option<Box<Pen>>,
     pub(super) thread: Doing,
+    /// It is to be woken when so many wait.
+    pub(super) crowd: Option<usize>,
     /// The last sync was for several.
     pub(super) crowded: bool,
     /// What the file doesn't have: appended since the filer looked, and what that is at.

@@ -39,6 +39,14 @@ struct Next {
     sync: bool,
 }
 
+/// How long the thread lets more come.
+#[derive(Debug, Clone, Copy)]
+struct Gather {
+    most: Duration,
+    /// As soon as so many wait, no longer: as many as the last time.
+    crowd: usize,
+}
+
 /// What the journal's thread does.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
@@ -112,7 +120,10 @@ impl Shared {
                 return;
             };
             // Each sync takes processor time that those who come meanwhile need.
-            gather = (for_how_many > 1).then(|| (2 * took).min(GATHER));
+            gather = (for_how_many > 1).then(|| Gather {
+                most: (2 * took).min(GATHER),
+                crowd: for_how_many,
+            });
         }
     }
 
@@ -162,11 +173,11 @@ impl Shared {
     }
 
     /// Waits until something is to be written: then the pen is the caller's.
-    fn due(&self, gather: Option<Duration>) -> Option<(MutexGuard<'_, State>, Box<Pen>)> {
-        if let Some(most) = gather {
-            std::thread::sleep(most);
-        }
-        let mut state = self.state();
+    fn due(&self, gather: Option<Gather>) -> Option<(MutexGuard<'_, State>, Box<Pen>)> {
+        let mut state = match gather {
+            Some(gather) => self.gathered(gather),
+            None => self.state(),
+        };
         let (mut looks, mut seen) = (0, state.position);
         loop {
             if state.broken {
@@ -207,6 +218,17 @@ impl Shared {
             };
             state.thread = Doing::Works;
         }
+    }
+
+    /// Waits until it is written for those that have come.
+    fn gathered(&self, gather: Gather) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.crowd = Some(gather.crowd);
+        let more = |state: &mut State| state.waiters.len() < gather.crowd && !state.stop && !state.broken;
+        let woken = self.work.wait_timeout_while(state, gather.most, more);
+        state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        state.crowd = None;
+        state
     }
 
     /// Waits until the file has what stands where the queue is to go.

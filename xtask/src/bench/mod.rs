@@ -4,7 +4,7 @@ mod parts;
 
 use crate::toolchain::target_folder;
 use crate::ui::{call, cargo, step};
-use crate::{build, packages, tools};
+use crate::{build, packages, profile, tools};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use std::process::Command;
@@ -167,9 +167,13 @@ fn measure(what: What, quick: bool, words: &[String]) -> Result<()> {
     call(&mut bench)
 }
 
+/// In a folder of its own: cargo builds the package's binaries for its benches too, and those would take the place of the release's,
+/// without the eBPF programs.
 fn bench() -> Result<Command> {
     let mut bench = cargo();
-    bench.current_dir(crate::root()?).arg("bench");
+    let folder = target_folder().join("benches");
+    bench.current_dir(crate::root()?).args(["bench", "--target-dir"]);
+    profile::used_by(bench.arg(folder))?;
     Ok(bench)
 }
 

@@ -2,10 +2,12 @@
 
 use crate::poll::{DEADLINE, wait_for};
 use anyhow::{Context, Result};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The process and those below it.
 ///
@@ -35,18 +37,18 @@ pub fn resident(tree: &[u32]) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Time on processors so far, in microseconds (schedstat, in nanoseconds, of each thread).
+/// Time on processors so far, in microseconds, of all threads of these, also those that have ended (clock_getcpuclockid(3)): a runtime's
+/// threads come and go.
 ///
 /// # Errors
-/// One has ended.
+/// One process has ended.
 pub fn processor_time(tree: &[u32]) -> Result<f64> {
-    let mut sum = 0.0;
-    for thread in threads(tree)? {
-        let text = fs::read_to_string(Path::new(&thread).join("schedstat"))?;
-        let first = text.split_whitespace().next().context("an empty schedstat")?;
-        sum += first.parse::<f64>()? / 1000.0;
+    let mut sum = Duration::ZERO;
+    for process in tree {
+        let process = nix::unistd::Pid::from_raw((*process).try_into()?);
+        sum += Duration::from(clock_gettime(clock_getcpuclockid(process)?)?);
     }
-    Ok(sum)
+    Ok(sum.as_secs_f64() * 1e6)
 }
 
 /// The folders of all threads.

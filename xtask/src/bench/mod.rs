@@ -123,7 +123,7 @@ fn prepare(need: Need) -> Result<()> {
         }),
         Need::Binaries => build::release().map(drop),
         Need::Matching => step("Building the bench of matching", || {
-            call(of_userspace(&mut bench()?, "matching").arg("--no-run"))
+            call(of_userspace("matching")?.arg("--no-run"))
         }),
     }
 }
@@ -135,14 +135,15 @@ fn measure(what: What, quick: bool, words: &[String]) -> Result<()> {
     if !words.is_empty() && !takes_words {
         bail!("this measurement takes no options");
     }
-    let mut bench = bench()?;
     match what {
-        What::Journal => bench.args(["--package=qbox-tests", "--features=engines", "--bench=journal"]),
-        What::Durability => of_the_binary(&mut bench, "durability")?,
-        What::Matching => return matching(&mut bench, quick),
-        What::Micro => of_userspace(&mut bench, "micro"),
-        What::Inputs => of_userspace(&mut bench, "inputs"),
-        What::Recovery => of_the_binary(&mut bench, "recovery")?,
+        What::Journal => {
+            call(bench()?.args(["--package=qbox-tests", "--features=engines", "--bench=journal"]))
+        }
+        What::Durability => call(&mut of_the_binary("durability")?),
+        What::Matching => matching(quick),
+        What::Micro => call(&mut of_userspace("micro")?),
+        What::Inputs => call(&mut of_userspace("inputs")?),
+        What::Recovery => call(&mut of_the_binary("recovery")?),
         What::Sagas
         | What::Growth
         | What::Memory
@@ -156,15 +157,14 @@ fn measure(what: What, quick: bool, words: &[String]) -> Result<()> {
             let short = quick && what == What::Hold && words.is_empty();
             let words = words.iter().map(String::as_str);
             let words = words.chain(short.then_some("--minutes=1"));
-            return call(measure(&what.name()).args(words));
+            call(measure(&what.name()).args(words))
         }
         What::Passthrough => {
             let envoy = packages::folder().join("proxies/bin/envoy");
             let mut measure = own("qbox-passthrough", quick)?;
-            return call(measure(&format!("--envoy={}", envoy.display())).args(words));
+            call(measure(&format!("--envoy={}", envoy.display())).args(words))
         }
-    };
-    call(&mut bench)
+    }
 }
 
 /// In a folder of its own: cargo builds the package's binaries for its benches too, and those would take the place of the release's,
@@ -194,19 +194,23 @@ fn own(name: &str, quick: bool) -> Result<impl FnMut(&str) -> Command> {
     })
 }
 
-fn of_userspace<'a>(bench: &'a mut Command, which: &str) -> &'a mut Command {
-    bench.args(["--package=qbox-userspace", "--bench", which])
+fn of_userspace(which: &str) -> Result<Command> {
+    let mut bench = bench()?;
+    bench.args(["--package=qbox-userspace", "--bench", which]);
+    Ok(bench)
 }
 
 /// Against the release binary, which is built first.
-fn of_the_binary<'a>(bench: &'a mut Command, which: &str) -> Result<&'a mut Command> {
+fn of_the_binary(which: &str) -> Result<Command> {
     build::release_without_ebpf()?;
-    Ok(of_userspace(bench, which).env(build::BINARY_VARIABLE, build::binary("qbox")))
+    let mut bench = of_userspace(which)?;
+    bench.env(build::BINARY_VARIABLE, build::binary("qbox"));
+    Ok(bench)
 }
 
 /// What it finds it leaves in a file, which goes into the page.
-fn matching(bench: &mut Command, quick: bool) -> Result<()> {
+fn matching(quick: bool) -> Result<()> {
     let found = target_folder().join("bench-matching.json");
-    call(of_userspace(bench, "matching").env("QBOX_BENCH_FOUND", &found))?;
+    call(of_userspace("matching")?.env("QBOX_BENCH_FOUND", &found))?;
     call(own("qbox-bench", quick)?("take").arg("matching").arg(found))
 }

@@ -10,19 +10,19 @@
 use rustix::thread::{Pid, gettid};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Of one thread, and those that may wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Background {
     /// The thread, if it may stand back.
-    thread: OnceLock<Option<Pid>>,
+    thread: OnceLock<Pid>,
     /// It stands back, or is about to. The thread takes this lock only while it doesn't, so that it is never held for long.
     back: Mutex<bool>,
-    /// How many wait for the thread.
+    /// How many wait for what it may hold.
     hurry: AtomicUsize,
-    /// Much has come since it looked.
-    behind: AtomicBool,
+    /// What it does is wanted soon.
+    urgent: AtomicBool,
 }
 
 /// Somebody waits, until this is dropped.
@@ -34,20 +34,19 @@ impl Background {
     pub(super) fn enter(&self) {
         let tried =
             std::thread::spawn(|| set(None, libc::SCHED_IDLE).and_then(|()| set(None, libc::SCHED_OTHER)));
-        let may = match tried.join() {
-            Ok(Ok(())) => Some(gettid()),
-            Ok(Err(error)) => {
-                tracing::info!(%error, "the journal files beside sagas, not after them, which takes CAP_SYS_NICE");
-                None
-            }
-            Err(_) => None,
-        };
-        let _ = self.thread.set(may);
+        match tried.join() {
+            Ok(Ok(())) => drop(self.thread.set(gettid())),
+            Ok(Err(error)) => tracing::info!(
+                %error,
+                "the journal's file is written while sagas run: to leave them the processors takes CAP_SYS_NICE"
+            ),
+            Err(_) => {}
+        }
     }
 
     /// The thread does this, standing back unless somebody waits. It must hold nothing that others wait for without hurrying it.
     pub(super) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.is_wanted() || self.thread.get().is_none_or(Option::is_none) {
+        if self.is_wanted() || self.thread.get().is_none() {
             return work();
         }
         *self.back() = true;
@@ -71,27 +70,27 @@ impl Background {
         Hurry(self)
     }
 
-    /// Nor while it is behind.
-    pub(super) fn is_behind(&self, behind: bool) {
-        self.behind.store(behind, Ordering::SeqCst);
-        if behind {
+    /// Nor while it is urgent.
+    pub(super) fn set_urgent(&self, urgent: bool) {
+        self.urgent.store(urgent, Ordering::SeqCst);
+        if urgent {
             self.raise();
         }
     }
 
     fn is_wanted(&self) -> bool {
-        self.hurry.load(Ordering::SeqCst) > 0 || self.behind.load(Ordering::SeqCst)
+        self.hurry.load(Ordering::SeqCst) > 0 || self.urgent.load(Ordering::SeqCst)
     }
 
     fn raise(&self) {
         // Under the lock, so that the thread hasn't ended.
         let back = self.back();
-        if let Some(Some(thread)) = self.thread.get().filter(|_| *back) {
+        if let Some(thread) = self.thread.get().filter(|_| *back) {
             let _ = set(Some(*thread), libc::SCHED_OTHER);
         }
     }
 
-    fn back(&self) -> std::sync::MutexGuard<'_, bool> {
+    fn back(&self) -> MutexGuard<'_, bool> {
         self.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +129,7 @@ mod tests {
     fn the_thread_stands_back_until_somebody_waits() {
         let background = Background::default();
         background.enter();
-        let may = background.thread.get().copied().flatten().is_some();
+        let may = background.thread.get().is_some();
         let idle = libc::SCHED_IDLE.to_string();
         let other = libc::SCHED_OTHER.to_string();
         let lowest = if may { &idle } else { &other };
@@ -141,9 +140,9 @@ mod tests {
             let _hurry = background.hurry();
             assert_eq!(background.run(own), other, "somebody waits already");
         }
-        background.is_behind(true);
-        assert_eq!(background.run(own), other, "much has come already");
-        background.is_behind(false);
+        background.set_urgent(true);
+        assert_eq!(background.run(own), other, "it is urgent already");
+        background.set_urgent(false);
         assert_eq!(&background.run(own), lowest);
         assert_eq!(own(), other);
     }
@@ -163,7 +162,7 @@ mod tests {
                 });
             });
             let thread = told.recv().expect("it works");
-            if background.thread.get().copied().flatten().is_some() {
+            if background.thread.get().is_some() {
                 assert_eq!(policy(thread), libc::SCHED_IDLE.to_string());
             }
             let _hurry = background.hurry();

@@ -120,14 +120,17 @@ impl Filer {
                 return Next::Broken;
             }
             let due = state.unfiled.map(|since| OFTEN.saturating_sub(since.elapsed()));
-            let now = state.asked > state.filed || state.stop || state.pending.bytes() >= MUCH;
+            let asked = state.asked > state.filed || state.stop;
+            let now = asked || state.pending.bytes() >= MUCH;
             match due {
                 None if state.stop => return Next::Stop,
                 Some(wait) if now || wait.is_zero() => {
                     let batch = Arc::new(std::mem::take(&mut state.pending));
                     state.unfiled = None;
                     state.filing = Arc::clone(&batch);
-                    self.shared.background.is_behind(batch.bytes() >= BEHIND);
+                    self.shared
+                        .background
+                        .set_urgent(asked || batch.bytes() >= BEHIND);
                     return Next::File(batch, state.position);
                 }
                 _ => {}

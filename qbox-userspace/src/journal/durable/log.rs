@@ -146,8 +146,8 @@ impl Log {
         self.fits(length.next_multiple_of(PAGE)) || self.other.last <= filed
     }
 
-    /// Whether half of one file is left before the other one is written again, which has records that the file hasn't.
-    pub(super) fn is_half_full(&self, filed: u64) -> bool {
+    /// Whether less than half of one file is left before the other one is written again, which has records that the file hasn't.
+    pub(super) fn needs_filing(&self, filed: u64) -> bool {
         self.other.last > filed && 2 * self.segment.end > self.length
     }
 

@@ -228,9 +228,9 @@ impl Durable {
     /// Has all that is queued written and filed, and the threads end.
     fn finish_writing(&self) {
         self.shared.state().stop = true;
+        self.shared.background.set_urgent(true);
         self.shared.work.notify_all();
         self.shared.file.notify_all();
-        let _hurry = self.shared.background.hurry();
         for thread in std::mem::take(&mut *self.threads()) {
             drop(thread.join());
         }
@@ -561,7 +561,6 @@ impl Durable {
     fn have_filed(&self) {
         let mut state = self.shared.state();
         let wanted = state.position;
-        let _hurry = self.shared.background.hurry();
         let since = Instant::now();
         while state.filed < wanted && !state.broken && since.elapsed() < FILED_WITHIN {
             self.shared.ask_to_file(&mut state);

@@ -133,7 +133,7 @@ impl Shared {
             None => Vec::new(),
         };
         if state.pending.bytes() >= filer::BEHIND || pen.needs_filing(&state) {
-            self.background.is_behind(true);
+            self.background.set_urgent(true);
         }
         state.pen = Some(pen);
         let count = told.len();
@@ -171,6 +171,7 @@ impl Shared {
     /// Has the filer bring all that is there into the file.
     pub(super) fn ask_to_file(&self, state: &mut State) {
         state.asked = state.position;
+        self.background.set_urgent(true);
         self.file.notify_one();
     }
 

@@ -74,7 +74,7 @@ impl Pen {
 
     /// Whether it will wait for the file soon.
     pub(super) fn needs_filing(&self, state: &State) -> bool {
-        self.log.is_half_full(state.filed)
+        self.log.needs_filing(state.filed)
     }
 
     fn take(&mut self, state: &mut State) -> Next {
@@ -237,7 +237,6 @@ impl Shared {
         mut state: MutexGuard<'a, State>,
         pen: Box<Pen>,
     ) -> Option<(MutexGuard<'a, State>, Box<Pen>)> {
-        let _hurry = (!pen.has_room(&state)).then(|| self.background.hurry());
         while !pen.has_room(&state) {
             if state.broken {
                 return None;

@@ -41,7 +41,7 @@ function query(states, asked, more) {
 /** The sagas that match, as many as were looked at, kept up to date. */
 function useSagas(states, asked, revision) {
   const asks = JSON.stringify([[...states].sort(), asked]);
-  const kept = useRef({ asks: null, byId: new Map(), next: null, busy: false, again: false, sight: [0, 0] });
+  const kept = useRef({ asks: null, byId: new Map(), next: null, busy: false, then: null, sight: [0, 0] });
   const [view, set] = useState({ sagas: [], next: null, error: null, loaded: false });
   const show = (store, error = null) => {
     const sagas = [...store.byId.values()].sort(youngest);
@@ -76,24 +76,21 @@ function useSagas(states, asked, revision) {
   };
   useEffect(() => {
     if (kept.current.asks !== asks) {
-      kept.current = { asks, byId: new Map(), next: null, busy: false, again: false, sight: [0, 0], list: [] };
+      kept.current = { asks, byId: new Map(), next: null, busy: false, then: null, sight: [0, 0], list: [] };
       set({ sagas: [], next: null, error: null, loaded: false });
     }
     const store = kept.current;
     renew(store, kept, set, show, () => refresh(store));
   }, [asks, revision]);
-  const more = async () => {
+  const more = () => {
     const store = kept.current;
+    // What keeps it busy has the list drawn anew, and more is asked for again.
     if (store.busy || !store.next || store.byId.size >= MOST) return;
-    store.busy = true;
-    try {
+    renew(store, kept, set, show, async () => {
       const page = await get(query(states, asked, { limit: PAGE, cursor: store.next }));
-      if (kept.current !== store) return;
       for (const saga of page.sagas) store.byId.set(saga.id, saga);
       store.next = page.next;
-      show(store);
-    } catch (error) { set((old) => ({ ...old, error })); }
-    finally { store.busy = false; }
+    });
   };
   return { ...view, more, sight: (from, to) => { kept.current.sight = [from, to]; } };
 }
@@ -130,7 +127,7 @@ export function Sagas({ live, rates }) {
   const revision = live?.revision ?? 0;
   const { sagas, next, error, loaded, more, sight } = useSagas(states, asked, revision);
   const { box, from, to, at, above, below } = useRows(sagas, (saga) => `#/saga/${saga.id}`, search);
-  useEffect(() => { sight(from, to); if (next && to > sagas.length - 60) more(); }, [from, to, next, sagas.length]);
+  useEffect(() => { sight(from, to); if (next && to > sagas.length - 60) more(); }, [from, to, sagas]);
   const toggle = (state) => setStates((old) => { const fresh = new Set(old); if (!fresh.delete(state)) fresh.add(state); return fresh; });
   const counts = live?.states ?? {};
   return html`

@@ -58,7 +58,7 @@ function useObserved(name, revision) {
   };
   useEffect(() => {
     if (kept.current.name !== name) {
-      kept.current = { name, byId: new Map(), next: null, any: false, busy: false, again: false };
+      kept.current = { name, byId: new Map(), next: null, any: false, busy: false, then: null };
       set({ records: [], next: null, error: null, loaded: false });
     }
     const store = kept.current;
@@ -66,6 +66,7 @@ function useObserved(name, revision) {
   }, [name, revision]);
   const more = () => {
     const store = kept.current;
+    // What keeps it busy has the list drawn anew, and more is asked for again.
     if (store.busy || !store.next || store.byId.size >= MOST) return;
     load(store, async () => {
       const page = await read(store.next);
@@ -83,7 +84,7 @@ export function Observed({ live }) {
   const now = useNow();
   const { records, next, error, loaded, more } = useObserved(name.trim(), live?.observed ?? 0);
   const { box, from, to, at, above, below } = useRows(records, (one) => `#/observed/${one.id}`, search);
-  useEffect(() => { if (next && to > records.length - 60) more(); }, [to, next, records.length]);
+  useEffect(() => { if (next && to > records.length - 60) more(); }, [to, records]);
   return html`<h1>Observed</h1>
     <p class="dim">Triggers of sagas with <code>mode = "observe"</code>: the service itself has answered, no step was sent, and this is what the saga would have done.</p>
     <div class="search">

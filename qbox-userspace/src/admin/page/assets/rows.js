@@ -14,19 +14,19 @@ export function useTyped(parameter) {
 }
 
 /**
- * Brings a list's store up to date by `work`, and has it shown: one at a time, and once more if it was asked for meanwhile. `kept` is the ref to the
- * store that is shown; one that is no more shown is left.
+ * Changes a list's store by `work`, and has it shown: one at a time. What is asked for meanwhile comes next; of several, the last. `kept` is the ref to
+ * the store that is shown; one that is no more shown is left.
  */
 export async function renew(store, kept, set, show, work) {
-  if (store.busy) { store.again = true; return; }
+  if (store.busy) { store.then = work; return; }
   store.busy = true;
   try {
-    do {
-      store.again = false;
-      await work();
+    for (let now = work; now; now = store.then) {
+      store.then = null;
+      await now();
       if (kept.current !== store) return;
       show(store);
-    } while (store.again);
+    }
   } catch (error) {
     if (kept.current === store) set((old) => ({ ...old, error, loaded: true }));
   } finally { store.busy = false; }

@@ -3,12 +3,10 @@
 import { html, useEffect, useMemo, useRef, useState } from "/assets/vendor/preact.js";
 import { get } from "/assets/api.js";
 import { Rates } from "/assets/rates.js";
-import { Space, renew, useRows, useTyped, youngest } from "/assets/rows.js";
+import { Space, grow, renew, useRows, useTyped, youngest } from "/assets/rows.js";
 import { Badge, GOING, Trouble, ago, moment, span, useLoaded, useNow, word } from "/assets/ui.js";
 
 const PAGE = 200;
-/** As many as are kept in the page; older ones are found by a filter. */
-const MOST = 20000;
 /** Pages that are read at once to close a gap at the list's head. */
 const GAP = 5;
 
@@ -41,12 +39,12 @@ function query(states, asked, more) {
 /** The sagas that match, as many as were looked at, kept up to date. */
 function useSagas(states, asked, revision) {
   const asks = JSON.stringify([[...states].sort(), asked]);
-  const kept = useRef({ asks: null, byId: new Map(), next: null, busy: false, then: null, sight: [0, 0] });
+  const kept = useRef({ asks: null, byId: new Map(), next: null, busy: false, after: null, sight: [0, 0] });
   const [view, set] = useState({ sagas: [], next: null, error: null, loaded: false });
-  const show = (store, error = null) => {
+  const show = (store) => {
     const sagas = [...store.byId.values()].sort(youngest);
     store.list = sagas;
-    set({ sagas, next: store.next, error, loaded: true });
+    set({ sagas, next: store.next, error: null, loaded: true });
   };
   const refresh = async (store) => {
     let page = await get(query(states, asked, { limit: PAGE }));
@@ -76,7 +74,7 @@ function useSagas(states, asked, revision) {
   };
   useEffect(() => {
     if (kept.current.asks !== asks) {
-      kept.current = { asks, byId: new Map(), next: null, busy: false, then: null, sight: [0, 0], list: [] };
+      kept.current = { asks, byId: new Map(), next: null, busy: false, after: null, sight: [0, 0], list: [] };
       set({ sagas: [], next: null, error: null, loaded: false });
     }
     const store = kept.current;
@@ -84,9 +82,7 @@ function useSagas(states, asked, revision) {
   }, [asks, revision]);
   const more = () => {
     const store = kept.current;
-    // What keeps it busy has the list drawn anew, and more is asked for again.
-    if (store.busy || !store.next || store.byId.size >= MOST) return;
-    renew(store, kept, set, show, async () => {
+    grow(store, kept, set, show, async () => {
       const page = await get(query(states, asked, { limit: PAGE, cursor: store.next }));
       for (const saga of page.sagas) store.byId.set(saga.id, saga);
       store.next = page.next;
@@ -126,8 +122,8 @@ export function Sagas({ live, rates }) {
   useEffect(() => { if (id) location.hash = `#/saga/${id}`; }, [id]);
   const revision = live?.revision ?? 0;
   const { sagas, next, error, loaded, more, sight } = useSagas(states, asked, revision);
-  const { box, from, to, at, above, below } = useRows(sagas, (saga) => `#/saga/${saga.id}`, search);
-  useEffect(() => { sight(from, to); if (next && to > sagas.length - 60) more(); }, [from, to, sagas]);
+  const { box, from, to, at, above, below } = useRows(sagas, (saga) => `#/saga/${saga.id}`, search, more);
+  useEffect(() => sight(from, to), [from, to, sagas]);
   const toggle = (state) => setStates((old) => { const fresh = new Set(old); if (!fresh.delete(state)) fresh.add(state); return fresh; });
   const counts = live?.states ?? {};
   return html`

@@ -3,13 +3,11 @@
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact.js";
 import { get } from "/assets/api.js";
 import { Graph } from "/assets/graph.js";
-import { Space, renew, useRows, useTyped, youngest } from "/assets/rows.js";
+import { MOST, Space, grow, renew, useRows, useTyped, youngest } from "/assets/rows.js";
 import { Message } from "/assets/saga.js";
 import { Badge, Copy, Trouble, ago, moment, span, useLoaded, useNow, word } from "/assets/ui.js";
 
 const PAGE = 200;
-/** As many as are kept in the page. */
-const MOST = 20000;
 /** Pages that are read at once to bring the list up to date. */
 const AGAIN = 5;
 
@@ -35,7 +33,6 @@ function useObserved(name, revision) {
     }
     set({ records, next: store.next, error: null, loaded: true });
   };
-  const load = (store, work) => renew(store, kept, set, show, work);
   const refresh = async (store) => {
     const oldest = [...store.byId.values()].filter(isOpen).map((one) => one.id).sort()[0];
     let page = await read();
@@ -58,17 +55,15 @@ function useObserved(name, revision) {
   };
   useEffect(() => {
     if (kept.current.name !== name) {
-      kept.current = { name, byId: new Map(), next: null, any: false, busy: false, then: null };
+      kept.current = { name, byId: new Map(), next: null, any: false, busy: false, after: null };
       set({ records: [], next: null, error: null, loaded: false });
     }
     const store = kept.current;
-    load(store, () => refresh(store));
+    renew(store, kept, set, show, () => refresh(store));
   }, [name, revision]);
   const more = () => {
     const store = kept.current;
-    // What keeps it busy has the list drawn anew, and more is asked for again.
-    if (store.busy || !store.next || store.byId.size >= MOST) return;
-    load(store, async () => {
+    grow(store, kept, set, show, async () => {
       const page = await read(store.next);
       keep(store, page);
       store.next = page.next;
@@ -83,8 +78,7 @@ export function Observed({ live }) {
   const search = useRef(null);
   const now = useNow();
   const { records, next, error, loaded, more } = useObserved(name.trim(), live?.observed ?? 0);
-  const { box, from, to, at, above, below } = useRows(records, (one) => `#/observed/${one.id}`, search);
-  useEffect(() => { if (next && to > records.length - 60) more(); }, [to, records]);
+  const { box, from, to, at, above, below } = useRows(records, (one) => `#/observed/${one.id}`, search, more);
   return html`<h1>Observed</h1>
     <p class="dim">Triggers of sagas with <code>mode = "observe"</code>: the service itself has answered, no step was sent, and this is what the saga would have done.</p>
     <div class="search">

@@ -5,6 +5,11 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "/assets/vend
 /** Ids are UUIDs of version 7: they sort by time. */
 export const youngest = (a, b) => (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
 
+/** As many rows as a list keeps; older ones are found by a filter. */
+export const MOST = 20000;
+/** With fewer than so many rows left below those in sight, more are asked for. */
+const AHEAD = 60;
+
 /** A search field's text, how to change it, and the text once one has stopped typing. It begins with that parameter of the address. */
 export function useTyped(parameter) {
   const [typed, setTyped] = useState(() => new URLSearchParams(location.hash.split("?")[1]).get(parameter) ?? "");
@@ -18,11 +23,11 @@ export function useTyped(parameter) {
  * the store that is shown; one that is no more shown is left.
  */
 export async function renew(store, kept, set, show, work) {
-  if (store.busy) { store.then = work; return; }
+  if (store.busy) { store.after = work; return; }
   store.busy = true;
   try {
-    for (let now = work; now; now = store.then) {
-      store.then = null;
+    for (let now = work; now; now = store.after) {
+      store.after = null;
       await now();
       if (kept.current !== store) return;
       show(store);
@@ -30,6 +35,14 @@ export async function renew(store, kept, set, show, work) {
   } catch (error) {
     if (kept.current === store) set((old) => ({ ...old, error, loaded: true }));
   } finally { store.busy = false; }
+}
+
+/**
+ * Has the list's next page added by `work`, if there is one and it has room for it. While something else changes the store nothing is done: that has the
+ * list shown anew, and `useRows` asks for more again.
+ */
+export function grow(store, kept, set, show, work) {
+  if (!store.busy && store.next && store.byId.size < MOST) renew(store, kept, set, show, work);
 }
 
 /** The rows in sight of a long table. */
@@ -64,12 +77,14 @@ function useNarrow() {
 
 /**
  * The rows from `from` to `to` are to be drawn, in an element with the ref `box`, between two spaces of `above` and `below` pixels; `at` is the
- * chosen one's place. j and k choose, Enter follows `link(row)`, and / goes to the field with the ref `search`.
+ * chosen one's place. j and k choose, Enter follows `link(row)`, and / goes to the field with the ref `search`. `more()` is called near the end of the
+ * rows, and after each change of them.
  */
-export function useRows(rows, link, search) {
+export function useRows(rows, link, search, more) {
   const [at, setAt] = useState(-1);
   const height = useNarrow() ? 62 : 38;
   const [box, [from, to]] = useWindow(rows.length, height);
+  useEffect(() => { if (to > rows.length - AHEAD) more(); }, [to, rows]);
   // As it was drawn last: the next key may come before the effects of this one.
   const drawn = useRef(null);
   drawn.current = { rows, at, height };

@@ -1,4 +1,5 @@
-//! Who writes the log: whoever has the [`Pen`]. All that is queued when they look becomes one frame and one sync, whoever's it is.
+//! Who writes the log: whoever has the [`Pen`]. All that is queued when they look becomes one frame and one sync, whoever's it is; who comes
+//! while the frame is written has another one written before that sync.
 //!
 //! A saga that is alone writes for itself: to wake another thread and be woken by it takes about as long as the sync. Where several
 //! wait at once the journal's own thread writes for all, and lets more of them come first. It also writes what nobody waits for,
@@ -20,6 +21,9 @@ const LOOKS: u32 = 20;
 pub(super) const EAGER: usize = 1 << 20;
 /// How long the thread lets more come, at most, before it writes for several.
 const GATHER: Duration = Duration::from_micros(400);
+/// How often, at most, what came while it wrote is written too before the one sync: a sync takes longer than a write, and who came
+/// would have another one to wait for.
+const JOINED: u32 = 2;
 
 /// What one writes with.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub(super) struct Pen {
 }
 
 /// What is to be written.
-struct Next {
+pub(super) struct Next {
     /// Records behind the room for a header; or nothing more than was written before.
     frame: Vec<u8>,
     first: u64,
@@ -77,7 +81,7 @@ impl Pen {
         self.log.needs_filing(state.filed)
     }
 
-    fn take(&mut self, state: &mut State) -> Next {
+    pub(super) fn take(&mut self, state: &mut State) -> Next {
         let mut spare = std::mem::take(&mut self.spare);
         spare.clear();
         spare.resize(HEADER, 0);
@@ -92,22 +96,17 @@ impl Pen {
         }
     }
 
-    /// Gives how long the sync took, if there was any.
-    fn write(&mut self, next: Next) -> io::Result<Option<Duration>> {
-        let begun = Instant::now();
+    fn append(&mut self, next: Next) -> io::Result<()> {
         let mut frame = next.frame;
         if frame.len() > HEADER {
             self.log.frame(&mut frame, next.first);
             self.log.append(&frame, next.last)?;
         }
-        if next.sync {
-            self.log.sync()?;
-        }
         // A saga with a large body leaves no room behind that most never need.
         if frame.capacity() <= EAGER {
             self.spare = frame;
         }
-        Ok(next.sync.then(|| begun.elapsed()))
+        Ok(())
     }
 }
 
@@ -132,9 +131,8 @@ impl Shared {
     fn write(&self, mut state: MutexGuard<'_, State>, mut pen: Box<Pen>) -> Option<(usize, Duration)> {
         let next = pen.take(&mut state);
         drop(state);
-        let last = next.last;
-        match pen.write(next) {
-            Ok(synced) => {
+        match self.write_and_sync(&mut pen, next) {
+            Ok((last, synced)) => {
                 let told = self.written(pen, last, synced);
                 Some((told, synced.unwrap_or_default()))
             }
@@ -147,6 +145,33 @@ impl Shared {
                 self.fail(&cause);
                 None
             }
+        }
+    }
+
+    /// Gives the number of the last record that was written, and how long it took, if there was a sync.
+    pub(super) fn write_and_sync(
+        &self,
+        pen: &mut Pen,
+        mut next: Next,
+    ) -> io::Result<(u64, Option<Duration>)> {
+        let begun = Instant::now();
+        let mut more = JOINED;
+        loop {
+            let Next { last, sync, .. } = next;
+            pen.append(next)?;
+            if !sync {
+                return Ok((last, None));
+            }
+            let mut state = self.state();
+            // Who came meanwhile needs no sync of their own.
+            if more == 0 || state.wanted <= last || !pen.has_room(&state) {
+                drop(state);
+                pen.log.sync()?;
+                return Ok((last, Some(begun.elapsed())));
+            }
+            state.written = last;
+            next = pen.take(&mut state);
+            more -= 1;
         }
     }
 

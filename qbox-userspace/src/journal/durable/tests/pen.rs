@@ -33,6 +33,46 @@ async fn a_thread_with_nobody_to_take_over_its_tasks_waits_for_the_journals_own(
     assert_eq!(syncs(&journal), 1);
 }
 
+#[tokio::test]
+async fn who_comes_while_it_is_written_shares_the_sync_if_they_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    let mut id = 0;
+    let mut begin = || {
+        id += 1;
+        journal.append(SagaId(id), 0, &events(id, 4)).unwrap()
+    };
+    for waits in [false, true] {
+        let before = syncs(&journal);
+        let first = begin();
+        let (mut pen, next) = {
+            let mut state = journal.shared.state();
+            state.wanted = first.0;
+            let mut pen = state.pen.take().unwrap();
+            let next = pen.take(&mut state);
+            (pen, next)
+        };
+        let second = begin();
+        let waiting = waits.then(|| journal.durable(second));
+        let (last, synced) = journal.shared.write_and_sync(&mut pen, next).unwrap();
+        assert_eq!(last, if waits { second.0 } else { first.0 });
+        assert_eq!(
+            journal.shared.written(pen, last, synced),
+            usize::from(waits),
+            "so many are told"
+        );
+        if let Some(waiting) = waiting {
+            waiting.await.unwrap();
+        }
+        assert_eq!(syncs(&journal), before + 1);
+    }
+    assert_eq!(
+        stored(&open(killed(folder.path()).path())).len(),
+        4,
+        "a frame for each, and all of them whole"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_at_once_share_their_syncs_and_all_are_told() {
     const CLIENTS: u128 = 64;

@@ -37,10 +37,17 @@ thread_local! {
     static APART: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread has left its worker's other tasks to another one: what it sends then goes out at once, since that other thread would
-/// have to be woken for it.
-pub fn set_apart(apart: bool) {
-    APART.set(apart);
+/// Runs what blocks on this thread with `block`, which leaves its worker's other tasks to another one. What this thread sends from then on
+/// goes out at once, since that other thread would have to be woken for it; what that one sends is put here, though it may have been such a
+/// thread itself.
+pub fn leave<T>(block: impl FnOnce() -> T) -> T {
+    let outbox = HERE.with_borrow(Clone::clone);
+    if let Some(sender) = outbox.and_then(|outbox| outbox.inner().sender.clone()) {
+        sender.wake();
+    }
+    let done = block();
+    APART.set(true);
+    done
 }
 
 /// One worker's.
@@ -233,6 +240,8 @@ impl Outbox {
     pub async fn send(self: Arc<Self>) {
         let mut lets_others = true;
         std::future::poll_fn(|context| {
+            // This thread has the worker's tasks: it runs this one.
+            APART.set(false);
             let mut inner = self.inner();
             if inner
                 .sender
@@ -455,6 +464,26 @@ mod tests {
             let mut got = String::new();
             there.read_to_string(&mut got).await.unwrap();
             assert_eq!((got.as_str(), place.taken()), ("sent", 4));
+        });
+    }
+
+    #[test]
+    fn who_leaves_sends_itself_and_whoever_has_the_tasks_then_does_not() {
+        on_a_worker(async {
+            let (here, _there) = pair().await;
+            let place = Arc::new(Place::default());
+            let is_taken = || put(&place, &here, ["x", ""], Tells::Always).is_some();
+            // More rounds than threads: one that has left before gets the tasks again, without having rested.
+            for round in 0..50 {
+                leave(|| tokio::task::block_in_place(|| {}));
+                assert!(!is_taken(), "round {round}");
+                let mut turns = 0;
+                while !is_taken() {
+                    assert!(turns < 20, "round {round}");
+                    turns += 1;
+                    tokio::task::yield_now().await;
+                }
+            }
         });
     }
 

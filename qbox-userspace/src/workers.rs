@@ -27,9 +27,7 @@ pub fn current() -> usize {
 
 /// Runs what blocks for a moment on this thread, whose other tasks go on elsewhere. Of tokio's threads only where [`may_block`] says so.
 pub fn block<T>(work: impl FnOnce() -> T) -> T {
-    let done = tokio::task::block_in_place(work);
-    outbox::set_apart(true);
-    done
+    outbox::leave(|| tokio::task::block_in_place(work))
 }
 
 /// Whether this thread may: others would hold their tasks up.
@@ -102,8 +100,6 @@ fn runtime(number: usize) -> io::Result<Runtime> {
         .worker_threads(1)
         .enable_all()
         .thread_name("qbox")
-        // Whoever has rested has taken up the worker's tasks.
-        .on_thread_unpark(|| outbox::set_apart(false))
         .on_thread_start(move || {
             CURRENT.set(number);
             if let Some(outbox) = &tasks_outbox {

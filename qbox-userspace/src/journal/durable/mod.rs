@@ -124,7 +124,7 @@ impl Durable {
         held.sync()?;
         let mut state = State {
             position: filed,
-            written: filed,
+            taken: filed,
             durable: filed,
             wanted: filed,
             filed,

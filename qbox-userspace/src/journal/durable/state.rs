@@ -44,10 +44,10 @@ pub(super) struct State {
     pub(super) plans: HashSet<PlanHash>,
     /// How many events were appended.
     pub(super) events: u64,
-    /// The number of the last record that was queued, of the last that is in the log, of the last that is durable, of the last that
+    /// The number of the last record that was queued, of the last that was taken for the log, of the last that is durable, of the last that
     /// someone waits for, and of the last that is in the file.
     pub(super) position: u64,
-    pub(super) written: u64,
+    pub(super) taken: u64,
     pub(super) durable: u64,
     pub(super) wanted: u64,
     pub(super) filed: u64,
@@ -123,7 +123,6 @@ impl Shared {
     /// The log has all up to that record; and it is durable, if a sync took that long. Gives how many waited for it.
     pub(super) fn written(&self, pen: Box<Pen>, last: u64, synced: Option<Duration>) -> usize {
         let mut state = self.state();
-        state.written = last;
         state.writing = 0;
         let told = match synced {
             Some(took) => {

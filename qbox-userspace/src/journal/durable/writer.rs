@@ -85,7 +85,7 @@ impl Pen {
         let mut spare = std::mem::take(&mut self.spare);
         spare.clear();
         spare.resize(HEADER, 0);
-        let first = state.written + 1;
+        let first = std::mem::replace(&mut state.taken, state.position) + 1;
         state.oldest = None;
         state.writing = state.queue.len() - HEADER;
         Next {
@@ -169,7 +169,6 @@ impl Shared {
                 pen.log.sync()?;
                 return Ok((last, Some(begun.elapsed())));
             }
-            state.written = last;
             next = pen.take(&mut state);
             more -= 1;
         }
